@@ -1,0 +1,123 @@
+// The contract between the engine and the instruction sets: one table of functions each, plain C.
+//
+// Every float result is bit-identical in every backend (docs/format.md, "Arithmetic"): the functions differ in speed
+// only. No function allocates, throws or reads outside the arrays it is given, whatever the codes' bytes are.
+// Work is split by the caller over row tiles, tokens or heads, never over columns or keys.
+#ifndef TERCET_KERNELS_H
+#define TERCET_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { TERCET_ROWS = 16 };      // rows of a tile: one 32-bit lane each
+enum { TERCET_KEY_BLOCK = 64 }; // keys of an attention block, aligned to absolute position
+
+typedef enum {
+    TERCET_T2 = 0,  // 16x16 tiles, 2-bit codes stored T+1
+    TERCET_B1 = 1,  // 16x32 tiles, 1-bit codes, T = 2b-1
+    TERCET_Q8 = 2,  // 16x4 tiles, int8
+    TERCET_Q4 = 3,  // 16x8 tiles, nibbles stored q+8
+    TERCET_PACKED_FORMATS = 4,
+    TERCET_F16 = 4, // row-major floats: layers kept as they were
+    TERCET_F32 = 5,
+} tercet_format;
+
+// A weight matrix read in place. Packed formats: codes u8[ceil(rows/16)][col_tiles][64], scale and shift
+// f16[ceil(rows/16)][groups][16]. Float formats: codes is f16/f32[rows][cols], no scales.
+typedef struct {
+    int32_t format;
+    int32_t rows, cols;
+    int32_t group;  // columns that share a scale, a multiple of the tile's columns; row scales: col_tiles * tile columns
+    int32_t groups; // ceil(cols / group)
+    int32_t col_tiles;
+    const void* codes;
+    const uint16_t* scale;
+    const uint16_t* shift; // NULL: none
+} tercet_matrix;
+
+// n tokens quantized to int8, a scale and a sum per token and group. Columns past `cols` are 0 up to `stride`.
+typedef struct {
+    int32_t n;
+    int32_t groups;
+    int64_t stride;      // bytes between tokens: col_tiles * tile columns rounded up to 64
+    const int8_t* codes; // [n][stride], -127..127
+    const float* scale;  // [n][groups]
+    const int32_t* sum;  // [n][groups]
+} tercet_activations;
+
+typedef enum { TERCET_KV_F16 = 0, TERCET_KV_F32 = 1 } tercet_kv_type;
+
+// The cache of one layer of one sequence, a slab for each KV head. Keys: blocks of 64 positions, each [head_dim][64],
+// so that a vector lane is a key; values: [position][head_dim], so that a lane is a dimension.
+typedef struct {
+    int32_t type;      // tercet_kv_type
+    int64_t head_size; // elements between two KV heads' slabs (capacity * head_dim, capacity a multiple of 64)
+    void* keys;
+    void* values;
+} tercet_kv;
+
+typedef struct {
+    int32_t heads, kv_heads, head_dim;
+    int32_t window;   // keys a token sees, itself included; 0: all before it
+    float scale;      // multiplies q.k
+} tercet_attention;
+
+typedef enum { TERCET_SILU = 0, TERCET_GELU = 1, TERCET_GELU_TANH = 2 } tercet_activation;
+
+typedef struct {
+    const char* name;
+
+    // x f32[n][x_stride] -> codes, scale, sum as in tercet_activations (all of [n][stride] written, padding 0).
+    // Returns 0, or 1 if a value is not finite (then the outputs are unspecified but written within bounds).
+    int (*quantize)(const float* x, int64_t x_stride, int32_t n, int32_t cols, int32_t group, int32_t groups,
+                    int64_t stride, int8_t* codes, float* scale, int32_t* sum);
+
+    // y f32[n][y_stride]: rows 16*tile_begin .. min(16*tile_end, rows). bias f32[rows] or NULL. Indexed by format.
+    void (*linear[TERCET_PACKED_FORMATS])(const tercet_matrix* w, const tercet_activations* x, const float* bias,
+                                          float* y, int64_t y_stride, int32_t tile_begin, int32_t tile_end);
+
+    // The same product with float activations, for any format: kept layers, and the check of the packed kernels.
+    void (*linear_float)(const tercet_matrix* w, const float* x, int64_t x_stride, int32_t n, const float* bias,
+                         float* y, int64_t y_stride, int32_t tile_begin, int32_t tile_end);
+
+    // One row of a matrix of any format, dequantized, times `factor`: y f32[cols]. The token embedding.
+    void (*row)(const tercet_matrix* w, int32_t row, float factor, float* y);
+
+    // y[r] = norm(x[r]) over `dim`, for `rows` rows; in place allowed. LayerNorm's bias may be NULL.
+    void (*rmsnorm)(const float* x, const float* weight, float eps, int32_t rows, int32_t dim, float* y);
+    void (*layernorm)(const float* x, const float* weight, const float* bias, float eps, int32_t rows, int32_t dim,
+                      float* y);
+
+    // Rotates halves in place: x f32[heads][head_dim] of one token, cos/sin f32[rotary_dim/2] of its position.
+    void (*rope)(float* x, const float* cos, const float* sin, int32_t heads, int32_t head_dim, int32_t rotary_dim);
+
+    // Stores one token's k, v f32[kv_heads][head_dim] at `position`.
+    void (*kv_store)(const tercet_kv* kv, const float* k, const float* v, int32_t kv_heads, int32_t head_dim,
+                     int64_t position);
+
+    // One query head of the token at `position`: q, out f32[head_dim]; keys 0..position are in the cache.
+    void (*attention)(const tercet_attention* a, const tercet_kv* kv, const float* q, int32_t head, int64_t position,
+                      float* out);
+
+    void (*activate)(int32_t activation, const float* x, int64_t n, float* y);
+    void (*gated)(int32_t activation, const float* gate, const float* up, int64_t n, float* y); // act(gate) * up
+    void (*add)(const float* a, const float* b, int64_t n, float* y);
+} tercet_backend;
+
+// Chosen once: the best the CPU has, or TERCET_ISA=scalar|avx2|avx512vnni. NULL where the name is unknown or the CPU
+// lacks it; tercet_backend_error() then says which.
+const tercet_backend* tercet_backend_default(void);
+const tercet_backend* tercet_backend_named(const char* name);
+const char* tercet_backend_error(void);
+
+// Names this build and CPU can run, best first, NULL-terminated.
+const char* const* tercet_backend_names(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
