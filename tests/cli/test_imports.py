@@ -1,0 +1,24 @@
+"""The runtime and everything below it import no torch: a machine that only runs models needs none."""
+
+import subprocess
+import sys
+
+import pytest
+
+CHECK = "import sys, importlib; importlib.import_module(sys.argv[1]); print([m for m in HEAVY if m in sys.modules])"
+HEAVY = ["accelerate", "gguf", "matplotlib", "torch", "transformers"]
+
+
+@pytest.mark.parametrize("module", ["tercet", "tercet.runtime", "tercet.interpreter", "tercet.families", "tercet.cli"])
+def test_import_brings_no_heavy_package(module: str) -> None:
+    code = CHECK.replace("HEAVY", repr(HEAVY))
+    result = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_every_exported_name_exists() -> None:
+    import tercet
+
+    assert tercet.__all__ == sorted(tercet.__all__)
+    for name in tercet.__all__:
+        assert getattr(tercet, name).__name__ == name
