@@ -1,0 +1,52 @@
+"""Rules that give a weight matrix three values (or two): one file each, one table of names.
+
+`AnyQuantizer`, the union of their config classes by `name`, is the registry: a new quantizer is a file and a line here.
+`quantize_` makes modules of a model see quantized weights; `freeze` reads the ternary tensors off it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tercet.quantizers.absmean import AbsMean, AbsMeanConfig
+from tercet.quantizers.absmean2 import AbsMean2, AbsMean2Config
+from tercet.quantizers.base import Quantizer, QuantizerConfig
+from tercet.quantizers.binary import Binary, BinaryConfig
+from tercet.quantizers.itf import Itf, ItfConfig
+from tercet.quantizers.kmeans import KMeans, KMeansConfig, kmeans_history
+from tercet.quantizers.l2 import L2, L2Config
+from tercet.quantizers.levels import Levels, round_to_levels
+from tercet.quantizers.model import freeze, quantize_
+from tercet.quantizers.twn import Twn, TwnConfig
+
+__all__ = [
+    "L2",
+    "AbsMean",
+    "AbsMean2",
+    "AbsMean2Config",
+    "AbsMeanConfig",
+    "AnyQuantizer",
+    "Binary",
+    "BinaryConfig",
+    "Itf",
+    "ItfConfig",
+    "KMeans",
+    "KMeansConfig",
+    "L2Config",
+    "Levels",
+    "Quantizer",
+    "QuantizerConfig",
+    "Twn",
+    "TwnConfig",
+    "freeze",
+    "kmeans_history",
+    "quantize_",
+    "round_to_levels",
+]
+
+AnyQuantizer = Annotated[
+    AbsMeanConfig | AbsMean2Config | BinaryConfig | ItfConfig | KMeansConfig | L2Config | TwnConfig,
+    Field(discriminator="name"),
+]

@@ -1,0 +1,105 @@
+"""Float16 levels: codes with their scales and shifts in torch, the nearest-level rounding, and what is refused.
+
+Everything a quantizer or a calibration ends in passes `Levels.of`, the one place that rounds to float16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tercet.errors import QuantizeError
+from tercet.tensor import GROUP_SIZES, TernaryTensor
+
+__all__ = ["Levels", "check_levels", "check_weight", "round_to_levels"]
+
+LARGEST = 65504.0  # float16's
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The torch twin of `TernaryTensor`.
+
+    Attributes:
+        codes: int8[out, in] in {-1, 0, 1}, binary in {-1, 1}.
+        scale: float16[out, groups], >= 0.
+        shift: float16[out, groups], or None.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    shift: Tensor | None = None
+
+    @classmethod
+    def of(cls, codes: Tensor, scale: Tensor, shift: Tensor | None = None, *, binary: bool = False) -> Levels:
+        """Round float scales and shifts to float16; a negative scale flips its codes, one that rounds to 0 clears them.
+
+        Args:
+            codes: [out, in] of -1, 0, 1 in any dtype.
+            scale, shift: float[out, groups].
+            binary: codes stay in {-1, 1}, whatever the scale.
+
+        Raises QuantizeError where a level is not finite, or too large for float16.
+        """
+        check_levels(scale, shift)
+        rows, groups = scale.shape
+        grouped = codes.to(torch.int8).reshape(rows, groups, -1)
+        if (scale < 0).any():
+            grouped = torch.where(scale[..., None] < 0, -grouped, grouped)
+        half = scale.abs().half()
+        if not binary and (half == 0).any():
+            grouped = torch.where(half[..., None] == 0, 0, grouped).to(torch.int8)
+        return cls(grouped.reshape(codes.shape), half, None if shift is None else shift.half() + 0.0)
+
+    def dequantize(self) -> Tensor:
+        """float32[out, in]: scale*T + shift, one rounding, no -0.0."""
+        rows, groups = self.scale.shape
+        values = self.codes.reshape(rows, groups, -1) * self.scale.float()[..., None]
+        if self.shift is not None:
+            values += self.shift.float()[..., None]
+        values += 0.0
+        return values.reshape(self.codes.shape)
+
+    def to_tensor(self) -> TernaryTensor:
+        shift = None if self.shift is None else self.shift.cpu().numpy()
+        return TernaryTensor(self.codes.cpu().numpy(), self.scale.cpu().numpy(), shift)
+
+
+def round_to_levels(w: Tensor, scale: Tensor, shift: Tensor | None = None, *, binary: bool = False) -> Tensor:
+    """The nearest code of each weight, int8; a weight half-way between two levels takes 0, or +1 where binary.
+
+    Args:
+        w: float, any shape.
+        scale, shift: of a shape that broadcasts with w; scale >= 0. Ternary codes are 0 where it is 0.
+    """
+    x = w if shift is None else w - shift
+    if binary:
+        return (x >= 0).view(torch.int8) * 2 - 1
+    half = torch.where(scale > 0, scale * 0.5, torch.inf)
+    return (x > half).view(torch.int8) - (x < -half).view(torch.int8)
+
+
+def check_weight(w: Tensor, group_size: int | str) -> None:
+    """Raise QuantizeError unless w is a matrix that fits float16's range and that the group divides."""
+    if w.ndim != 2 or not w.is_floating_point() or not w.numel():
+        raise QuantizeError(f"weight is {str(w.dtype)[6:]}{list(w.shape)}; only float matrices can be quantized")
+    width = w.shape[1]
+    if isinstance(group_size, int) and width % group_size:
+        fits = [str(size) for size in GROUP_SIZES if width % size == 0]
+        raise QuantizeError(f"width {width} is not a multiple of the group size {group_size}; use {_either(fits)}")
+    low, high = w.detach().aminmax()
+    if not (low >= -LARGEST and high <= LARGEST):  # also NaN
+        raise QuantizeError("weight has values that are not finite, or beyond float16's 65504; mend the model first")
+
+
+def check_levels(scale: Tensor, shift: Tensor | None) -> None:
+    """Raise QuantizeError where a level, at most |shift| + |scale|, is not finite or beyond float16."""
+    highest = scale.abs() if shift is None else scale.abs() + shift.abs()
+    if not (highest <= LARGEST).all():
+        raise QuantizeError("a scale or level is not finite, or beyond float16's 65504; the weights are too large")
+
+
+def _either(fits: list[str]) -> str:
+    return ", ".join(fits) + " or row" if fits else "row"

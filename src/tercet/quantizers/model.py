@@ -1,0 +1,80 @@
+"""Quantizers on a model: `quantize_` puts them on, `freeze` reads the ternary tensors off.
+
+Tied weights (an embedding that is also the head) are one parameter under two names: both get the same quantizer, and
+`freeze` lists the tensor once, under the name that comes first in the model. Nothing is changed before all is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from tercet.errors import QuantizeError
+from tercet.quantizers.base import Quantizer, QuantizerConfig
+from tercet.quantizers.levels import check_weight
+from tercet.tensor import TernaryTensor
+
+__all__ = ["freeze", "quantize_"]
+
+
+def quantize_(model: nn.Module, configs: Mapping[str, QuantizerConfig]) -> None:
+    """Register a quantizer on each named tensor, in place; the model then computes with `alpha*T + gamma`.
+
+    Args:
+        configs: by full tensor name as in `state_dict`, such as "model.layers.0.mlp.up_proj.weight".
+
+    Raises QuantizeError, and leaves the model as it was, where a name is not a matrix of the model, a group does not
+    divide a width, a tensor is not finite, already quantized, or tied to one with another config.
+    """
+    chosen: dict[int, tuple[str, QuantizerConfig]] = {}
+    for name, config in configs.items():
+        weight = _find(model, name)
+        try:
+            check_weight(weight, config.group_size or "row")
+        except QuantizeError as error:
+            raise QuantizeError(f"{name}: {error}") from None
+        first, other = chosen.setdefault(id(weight), (name, config))
+        if other != config:
+            raise QuantizeError(f"{name} and {first} are one tied weight; give them one config")
+    places = [
+        (module, key, id(parameter))
+        for module in model.modules()
+        for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        if id(parameter) in chosen
+    ]
+    built = {key: config.build() for key, (_, config) in chosen.items()}
+    for module, key, weight_id in places:
+        parametrize.register_parametrization(module, key, built[weight_id], unsafe=True)  # checked above
+
+
+def freeze(model: nn.Module) -> dict[str, TernaryTensor]:
+    """The ternary tensor of every quantized weight, by the name it had before `quantize_`."""
+    tensors: dict[str, TernaryTensor] = {}
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        if not parametrize.is_parametrized(module):
+            continue
+        for key, chain in cast(nn.ModuleDict, module.parametrizations).items():
+            quantizer = cast(parametrize.ParametrizationList, chain)[0]
+            original = cast(Tensor, chain.original)
+            if isinstance(quantizer, Quantizer) and id(original) not in seen:
+                seen.add(id(original))
+                tensors[f"{path}.{key}" if path else key] = quantizer.freeze(original)
+    return tensors
+
+
+def _find(model: nn.Module, name: str) -> Tensor:
+    path, _, key = name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        raise QuantizeError(f"{name}: the model has no such tensor; see its state_dict for the names") from None
+    if parametrize.is_parametrized(module, key):
+        raise QuantizeError(f"{name}: already parametrized; quantize a fresh model")
+    weight = dict(module.named_parameters(recurse=False)).get(key)
+    if weight is None:
+        raise QuantizeError(f"{name}: the model has no such tensor; see its state_dict for the names")
+    return weight
