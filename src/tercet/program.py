@@ -4,16 +4,17 @@ A family (`tercet.families`) turns a transformers config into a `Program`. The C
 interpreter (`tercet.interpreter`) is the reference that tests and `verify` compare it with.
 
     embed      ids -> x                     weight, factor
-    rmsnorm    x -> y                       weight, eps, dim, offset       y = x/rms * (weight + offset), per `dim` columns
+    rmsnorm    x -> y                       weight, eps, dim, offset     y = x/rms * (weight + offset), per `dim` columns
     layernorm  x -> y                       weight, bias, eps, dim
     linear     x -> y                       weight, bias
-    rope       x -> y                       rope, heads, head_dim          rotates halves of the first rotary_dim columns
+    rope       x -> y                       rope, heads, head_dim        rotates halves of the first rotary_dim columns
     attention  q, k, v -> y                 layer, heads, kv_heads, head_dim, window, factor
     activation x -> y                       function
     gated      gate, up -> y                function                       function(gate) * up
     add        a, b -> y
 
-A buffer holds one row of float32 for each token. The last operation writes the buffer "logits".
+A buffer holds one row of float32 for each token. Norms, rope and add may write over an input; the others never do.
+The first operation reads the buffer "ids", the last one writes "logits".
 """
 
 from __future__ import annotations

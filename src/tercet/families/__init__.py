@@ -1,0 +1,71 @@
+"""Model families: a transformers config in, a `Program` out. Torch-free; the weights are not needed.
+
+A new decoder family is one file that says how its config's words map to a `DecoderSpec`, and one line in `_FAMILIES`.
+Whatever would change the result and is not built raises ModelError rather than be ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tercet.errors import ModelError
+from tercet.families import gemma3, llama, mistral, phi, qwen2, qwen3
+from tercet.families.decoder import DecoderSpec, build
+from tercet.families.settings import Settings
+from tercet.program import Program
+
+__all__ = ["SUPPORTED", "program"]
+
+_FAMILIES: dict[str, tuple[str, Mapping[str, Any], Callable[[Settings], DecoderSpec]]] = {
+    "llama": ("Llama, SmolLM2, and other models of this architecture", llama.DEFAULTS, llama.spec),
+    "mistral": ("Mistral", mistral.DEFAULTS, mistral.spec),
+    "qwen2": ("Qwen2, Qwen2.5", qwen2.DEFAULTS, qwen2.spec),
+    "qwen3": ("Qwen3, dense", qwen3.DEFAULTS, qwen3.spec),
+    "gemma3_text": ("Gemma 3, text only", gemma3.DEFAULTS, gemma3.spec),
+    "phi": ("Phi-1, Phi-1.5, Phi-2, moondream's text model", phi.DEFAULTS, phi.spec),
+}
+
+SUPPORTED: dict[str, str] = {model_type: family[0] for model_type, family in _FAMILIES.items()}
+
+# Keys that change what a model computes. Absent, null, false and 0 mean that the feature is off.
+_REFUSED = {
+    "attn_logit_softcapping": "capped attention scores are not supported",
+    "final_logit_softcapping": "capped logits are not supported",
+    "use_bidirectional_attention": "only causal attention is supported",
+    "is_encoder_decoder": "only decoders are supported",
+    "add_cross_attention": "cross attention is not supported",
+    "num_experts": "mixtures of experts are not supported",
+    "num_local_experts": "mixtures of experts are not supported",
+    "n_routed_experts": "mixtures of experts are not supported",
+    "quantization_config": "its weights are quantized already; give the original model",
+    "compression_config": "its weights are quantized already; give the original model",
+}
+
+
+def program(config: Mapping[str, Any]) -> Program:
+    """The program of a model.
+
+    Args:
+        config: what a transformers config.json holds, in the spelling of transformers 4 or 5.
+
+    Raises ModelError where the model_type or a feature is not supported, or a value is missing or impossible.
+    """
+    settings = Settings(config, {})
+    model_type = settings.raw("model_type")
+    if not isinstance(model_type, str) or model_type not in _FAMILIES:
+        raise settings.error("model_type", "a supported one: " + ", ".join(SUPPORTED))
+    for key, reason in _REFUSED.items():
+        if settings.raw(key):
+            raise ModelError(f"config.json: {key} is set, but {reason}")
+    _check_architectures(settings)
+    _, defaults, spec = _FAMILIES[model_type]
+    return build(spec(Settings(config, defaults)))
+
+
+def _check_architectures(settings: Settings) -> None:
+    names = settings.raw("architectures")
+    if names is None or names == []:
+        return
+    if not isinstance(names, list) or not any(isinstance(name, str) and name.endswith("ForCausalLM") for name in names):
+        raise settings.error("architectures", "a causal language model (...ForCausalLM)")
