@@ -1,0 +1,122 @@
+"""Rules applied to a model: what each matrix becomes, decided and checked before any work starts.
+
+    matrix -> the first rule that matches -> quantizer (or keep), group size, stored format
+
+Matrices of role embedding or head that no rule matches become int8; a linear that none matches is an error, and so is a
+rule that never decides anything. Vectors (norms, biases) stay float32 and are not planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from tercet.errors import RecipeError
+from tercet.program import Program
+from tercet.quantizers import BinaryConfig, QuantizerConfig
+from tercet.recipe.settings import Keep, Rule, TernaryFormat
+from tercet.tensor import GROUP_SIZES
+
+__all__ = ["Group", "Planned", "plan"]
+
+Group = Literal["auto", 128, 64, 32, "row"]
+FORMATS: dict[Keep, Literal["q8", "q4", "f16", "f32"]] = {
+    "int8": "q8",
+    "int4": "q4",
+    "float16": "f16",
+    "float32": "f32",
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What one matrix becomes.
+
+    Attributes:
+        quantizer: its config, `group_size` set; None where it is kept.
+        keep: "int8", "int4", "float16" or "float32"; None where it is quantized.
+        group_size: input columns that share a scale; the width where scales are per row or tensor, or there are none.
+        format: of `tercet.packing`: t2, t19, t5, b1, q8, q4, f16 or f32.
+    """
+
+    quantizer: QuantizerConfig | None
+    keep: Keep | None
+    group_size: int
+    format: str
+
+
+def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, program: Program) -> dict[str, Planned]:
+    """What becomes of each matrix of the program, in its order. Raises RecipeError where rules and model do not fit."""
+    chosen = _choose(rules, program)
+    formats = {name: _format(name, rule, format) for name, rule in chosen.items()}
+    widths = {name: program.weights[name].shape[1] for name in chosen}
+    if group == "auto":
+        group = _auto([widths[name] for name, rule in chosen.items() if _takes_group(rule)], "t19" in formats.values())
+    planned: dict[str, Planned] = {}
+    for name, rule in chosen.items():
+        size = (rule.quantizer.group_size if rule.quantizer else None) or group
+        quantizer = rule.quantizer.model_copy(update={"group_size": size}) if rule.quantizer else None
+        if rule.keep in ("float16", "float32") or size in ("row", "tensor"):
+            planned[name] = Planned(quantizer, rule.keep, widths[name], formats[name])
+            continue
+        if widths[name] % int(size):
+            fits = [str(each) for each in GROUP_SIZES if widths[name] % each == 0]
+            better = ", ".join([*fits, "row"])
+            raise RecipeError(f"{name}: width {widths[name]} is not a multiple of group_size {size}; use {better}")
+        if formats[name] == "t19" and size != 128:
+            raise RecipeError(f"{name}: t19 stores row scales or group_size 128, not {size}; use t2")
+        planned[name] = Planned(quantizer, rule.keep, int(size), formats[name])
+    return planned
+
+
+def _choose(rules: Sequence[Rule], program: Program) -> dict[str, Rule]:
+    """The rule of each matrix; a tied head is the embedding, planned once."""
+    chosen: dict[str, Rule] = {}
+    reached: set[int] = set()
+    decided: set[int] = set()
+    for name, weight in program.weights.items():
+        if weight.role == "vector":
+            continue
+        matching = [i for i, r in enumerate(rules) if weight.role in r.roles and fnmatchcase(name, r.match)]
+        reached.update(matching)
+        if matching:
+            decided.add(matching[0])
+            chosen[name] = rules[matching[0]]
+        elif weight.role == "linear":
+            raise RecipeError(f"no rule matches {name}; end the rules with one that matches '*'")
+        else:
+            chosen[name] = Rule(keep="int8")
+    for index, rule in enumerate(rules):
+        where = f"rule {index + 1} ({rule.match!r}, {' or '.join(rule.roles)})"
+        if index not in reached:
+            raise RecipeError(f"{where} matches no matrix of this model; see `match` and `role`")
+        if index not in decided:
+            raise RecipeError(f"{where} comes too late: rules before it match all that it matches; move it up")
+    return chosen
+
+
+def _format(name: str, rule: Rule, default: TernaryFormat) -> str:
+    if rule.keep:
+        return FORMATS[rule.keep]
+    if isinstance(rule.quantizer, BinaryConfig):
+        return rule.format or "b1"
+    format = rule.format or default
+    if format == "b1":
+        raise RecipeError(f"{name}: b1 stores binary codes only; use t2, or the binary quantizer")
+    return format
+
+
+def _takes_group(rule: Rule) -> bool:
+    if rule.quantizer:
+        return rule.quantizer.group_size is None
+    return rule.keep in ("int8", "int4")
+
+
+def _auto(widths: Sequence[int], large_only: bool) -> Literal[128, 64, 32, "row"]:
+    """The largest group that divides every width, "row" where none does. (t19 has none but 128.)"""
+    for size in (128,) if large_only else GROUP_SIZES:
+        if all(width % size == 0 for width in widths):
+            return size  # type: ignore[return-value]
+    return "row"

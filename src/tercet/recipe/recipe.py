@@ -1,0 +1,77 @@
+"""`Recipe`: the whole experiment but for the model it is applied to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+
+from tercet.errors import RecipeError
+from tercet.program import Program
+from tercet.recipe.planning import Group, Planned, plan
+from tercet.recipe.reading import read
+from tercet.recipe.settings import Calibrate, Evaluate, Rule, Settings, TernaryFormat
+
+__all__ = ["Recipe"]
+
+
+class Recipe(Settings, frozen=True):
+    """What to make of a model. `Recipe.load("w1.58")` is the default one.
+
+    Attributes:
+        name, description: for people; a file that has no name is called after itself.
+        rules: the first that matches a matrix decides what it becomes.
+        group_size: input columns that share a scale, wherever a quantizer does not say it itself: 128, 64, 32, "row",
+            or "auto": the largest of these that divides every width it is for.
+        format: how ternary codes are stored where a rule does not say it. Binary ones are stored as b1.
+        calibrate: None for plain rounding.
+        evaluate: how the result is compared with the original.
+    """
+
+    name: str = Field(default="custom", min_length=1)
+    description: str = ""
+    rules: tuple[Rule, ...]
+    group_size: Group = "auto"
+    format: TernaryFormat = "t2"
+    calibrate: Calibrate | None = Calibrate()
+    evaluate: Evaluate = Evaluate()
+
+    @field_validator("rules")
+    @classmethod
+    def _any_rule(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        if not rules:
+            raise ValueError("give at least one rule")
+        return rules
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Recipe:
+        """A recipe that comes with Tercet, by name in any case; or a .yaml, .yml or .json file.
+
+        Raises RecipeError, one line that names the field.
+        """
+        name, fields = read(name_or_path)
+        return cls.parse({"name": name, **fields}, str(name_or_path))
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any], where: str = "recipe") -> Recipe:
+        """From plain data, such as `model_dump(mode="json")` gives. Raises RecipeError that starts with `where`."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise RecipeError(f"{where}: {_one_line(error)}") from None
+
+    def plan(self, program: Program) -> dict[str, Planned]:
+        """What becomes of each matrix of a model, by name.
+
+        Raises RecipeError where a rule matches nothing, a linear has no rule, or a group does not divide a width.
+        """
+        return plan(self.rules, self.group_size, self.format, program)
+
+
+def _one_line(error: ValidationError) -> str:
+    first, *others = error.errors(include_url=False, include_input=False)
+    field = ".".join(str(part) for part in first["loc"])
+    what = "unknown field" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    more = f" (and {len(others)} more)" if others else ""
+    return " ".join(f"{field}: {what}{more}".split())[:500]

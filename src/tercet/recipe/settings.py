@@ -1,0 +1,107 @@
+"""The parts of a recipe: rules, calibration, evaluation. Everything is frozen, and unknown fields are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tercet.quantizers import AnyQuantizer
+
+__all__ = ["Calibrate", "Evaluate", "Keep", "Role", "Rule", "Settings", "TernaryFormat"]
+
+Keep = Literal["int8", "int4", "float16", "float32"]
+Role = Literal["linear", "embedding", "head"]
+TernaryFormat = Literal["t2", "t19", "t5", "b1"]
+
+
+class Settings(BaseModel, frozen=True, extra="forbid"):
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Rule(Settings, frozen=True):
+    """What the matrices it matches become. The first rule of a recipe that matches a matrix decides.
+
+    Attributes:
+        match: a pattern (* ? [..]) on the full tensor name, such as "model.layers.0.*" or "*.down_proj.weight".
+        role: "linear", "embedding", "head" or several: the matrices it may match. Without it a quantizer matches
+            linears only, so that "*" leaves embeddings and heads alone, and `keep` matches all.
+        quantizer: a name, or a name and its settings. Either this
+        keep: or this: "int8", "int4", "float16" or "float32".
+        format: how a quantizer's codes are stored, where it is not the recipe's `format`.
+    """
+
+    match: str = Field(default="*", min_length=1)
+    role: Annotated[tuple[Role, ...], BeforeValidator(_listed)] | None = None
+    quantizer: Annotated[AnyQuantizer, BeforeValidator(_named)] | None = None
+    keep: Keep | None = None
+    format: TernaryFormat | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Rule:
+        if (self.quantizer is None) == (self.keep is None):
+            raise ValueError("give either `quantizer` or `keep`")
+        if self.keep is not None and self.format is not None:
+            raise ValueError("`format` goes with `quantizer`; `keep` has a format of its own")
+        return self
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        if self.role is not None:
+            return self.role
+        return ("linear",) if self.quantizer else ("linear", "embedding", "head")
+
+
+class Calibrate(Settings, frozen=True):
+    """Closed-form calibration, block by block.
+
+    Attributes:
+        tokens: how many the Hessians are made of.
+        context: tokens a window.
+        sweeps: rounds of coordinate descent on the codes after error feedback.
+        correction: share of the way that weights move towards the float model's activations, 0..1.
+        damping: added to the Hessian's diagonal, in units of its mean.
+        seed: of what is drawn at random.
+        text: "default" (cached articles), "generated" (by the model itself) or a text file.
+    """
+
+    tokens: int = Field(default=24576, ge=2)
+    context: int = Field(default=512, ge=2)
+    sweeps: int = Field(default=2, ge=0, le=100)
+    correction: float = Field(default=0.5, ge=0, le=1)
+    damping: float = Field(default=0.01, gt=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    text: str = Field(default="default", min_length=1)
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Calibrate:
+        if self.tokens < self.context:
+            raise ValueError(f"{self.tokens} tokens do not fill one window of context {self.context}")
+        return self
+
+
+class Evaluate(Settings, frozen=True):
+    """Perplexity, KL and top-1 agreement with the original, over windows that do not overlap.
+
+    Attributes:
+        tokens: how many are evaluated; context: tokens a window.
+        text: "default" (the held-out articles) or a text file.
+    """
+
+    tokens: int = Field(default=4096, ge=2)
+    context: int = Field(default=512, ge=2)
+    text: str = Field(default="default", min_length=1)
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Evaluate:
+        if self.tokens < self.context:
+            raise ValueError(f"{self.tokens} tokens do not fill one window of context {self.context}")
+        return self
