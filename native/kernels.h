@@ -39,6 +39,10 @@ typedef struct {
     const uint16_t* shift; // NULL: none
 } tercet_matrix;
 
+// NULL where the fields fit one another and the kernels' bounds (sizes only: the arrays are the caller's word), else
+// what does not, in English. Every matrix passes it once before a kernel reads it.
+const char* tercet_matrix_error(const tercet_matrix* w);
+
 // n tokens quantized to int8, a scale and a sum per token and group. Columns past `cols` are 0 up to `stride`.
 typedef struct {
     int32_t n;

@@ -1,0 +1,41 @@
+// The rows of the dispatch table, and the packed products they are made of. A kernel's name is its format, what it
+// does, and its instruction set: t2_linear_avx2.
+#ifndef TERCET_BACKENDS_H
+#define TERCET_BACKENDS_H
+
+#include "vector_attention.h"
+#include "vector_linear.h"
+
+#define TERCET_LINEAR(name)                                                                                            \
+    void name(const tercet_matrix* w, const tercet_activations* x, const float* bias, float* y, int64_t y_stride,      \
+              int32_t tile_begin, int32_t tile_end)
+
+#define TERCET_BACKEND(isa)                                                                                            \
+    TERCET_LINEAR(t2_linear_##isa);                                                                                    \
+    TERCET_LINEAR(b1_linear_##isa);                                                                                    \
+    TERCET_LINEAR(q8_linear_##isa);                                                                                    \
+    TERCET_LINEAR(q4_linear_##isa);                                                                                    \
+    extern const tercet_backend backend_##isa;
+
+// The functions of a backend whose float type is V.
+#define TERCET_BACKEND_ROW(isa, V)                                                                                     \
+    {#isa,                                                                                                             \
+     quantize<V>,                                                                                                      \
+     {t2_linear_##isa, b1_linear_##isa, q8_linear_##isa, q4_linear_##isa},                                             \
+     linear_float<V>,                                                                                                  \
+     row<V>,                                                                                                           \
+     rmsnorm<V>,                                                                                                       \
+     layernorm<V>,                                                                                                     \
+     rope<V>,                                                                                                          \
+     kv_store<V>,                                                                                                      \
+     attention<V>,                                                                                                     \
+     activate<V>,                                                                                                      \
+     gated<V>,                                                                                                         \
+     add<V>}
+
+namespace tercet {
+TERCET_BACKEND(scalar)
+TERCET_BACKEND(avx2)
+TERCET_BACKEND(avx512vnni)
+} // namespace tercet
+#endif

@@ -1,0 +1,4 @@
+// The engine's bindings.
+#include <nanobind/nanobind.h>
+
+void bind_engine(nanobind::module_&) {}
