@@ -1,0 +1,177 @@
+"""A model folder in transformers' layout, checked: what `resolve` hands out.
+
+Refused by name: pickled weights (they run code when opened), shards outside the folder, adapters (transformers would
+follow them to another model), weights that are quantized already. `auto_map` names Python files of the folder; it is
+dropped from the config, and nothing here ever runs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.errors import FormatError, ModelError
+from tercet.sources.safetensors_check import Tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["Source", "from_folder", "sha256", "weight_files"]
+
+MAX_JSON = 64_000_000
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pretrained model in full precision.
+
+    Attributes:
+        name: what the user called it.
+        folder: transformers layout: config.json, *.safetensors, tokenizer.json, tokenizer_config.json.
+        config: the parsed config.json, without auto_map.
+        fingerprint: SHA-256 of what the model is made from, hexadecimal.
+        origin: where it came from, as written into a converted model's config.json.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    fingerprint: str
+    origin: dict[str, Any]
+
+    def tensors(self) -> Mapping[str, NDArray[np.float32]]:
+        """Tensors by state-dict name, float32, each read from the file when asked for."""
+        return Tensors(weight_files(self.folder))
+
+    def model(self) -> PreTrainedModel:
+        """The transformers model: float32, eval mode. Raises ModelError where transformers cannot make it."""
+        from tercet.sources.hf import load
+
+        return load(self.folder)
+
+    def tokenizer_files(self) -> dict[str, bytes]:
+        """tokenizer.json and tokenizer_config.json, the latter with the chat template folded in."""
+        settings = _json(self.folder / "tokenizer_config.json", {})
+        settings.pop("auto_map", None)
+        template = self.folder / "chat_template.jinja"
+        if template.is_file():
+            settings["chat_template"] = _bytes(template).decode("utf-8", "replace")
+        tokenizer = self.folder / "tokenizer.json"
+        if not tokenizer.is_file():
+            raise FormatError(
+                f"{self.folder}: no tokenizer.json; save the tokenizer in the fast format beside the model"
+            )
+        text = json.dumps(settings, ensure_ascii=False, indent=2).encode()
+        return {"tokenizer.json": _bytes(tokenizer), "tokenizer_config.json": text}
+
+    def generation(self) -> dict[str, Any]:
+        """{"eos_token_id": [ids that end a generation]}, plus bos_token_id where there is one."""
+        settings = {**self.config, **_json(self.folder / "generation_config.json", {})}
+        eos = settings.get("eos_token_id")
+        made: dict[str, Any] = {"eos_token_id": [eos] if isinstance(eos, int) else list(eos or [])}
+        if isinstance(settings.get("bos_token_id"), int):
+            made["bos_token_id"] = settings["bos_token_id"]
+        return made
+
+
+def from_folder(folder: Path, name: str, origin: dict[str, Any], fingerprint: str | None = None) -> Source:
+    """Check `folder` and describe it; the fingerprint is that of its files unless the caller knows better."""
+    config = _json(folder / "config.json")
+    config.pop("auto_map", None)
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(f"{folder}: an adapter, not a whole model; merge it into its base model and save that")
+    if config.get("quantization_config"):
+        raise ModelError(f"{folder}: its weights are quantized already; start from the original model")
+    if not isinstance(config.get("model_type"), str):
+        raise FormatError(f"{folder / 'config.json'}: no model_type; this is not a transformers model")
+    files = weight_files(folder)
+    Tensors(files)  # every header is checked here, once, before anything else may open the files
+    return Source(name, folder, config, fingerprint or _fingerprint(folder, files), origin)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The model's safetensors files. Raises FormatError: none, only pickles, or an index that leaves the folder."""
+    index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if single.exists() or not index.exists():
+        names = ["model.safetensors"]
+    else:
+        shards = _json(index).get("weight_map")
+        if not isinstance(shards, dict) or not shards or not all(isinstance(n, str) for n in shards.values()):
+            raise FormatError(f"{index}: no weight_map of names to files; get the file again")
+        names = sorted(set(shards.values()))
+    if names == ["model.safetensors"] and not single.exists():
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES) if folder.is_dir() else []
+        if pickles:
+            raise FormatError(f"{folder / pickles[0]}: pickled weights are refused, they can run code; use safetensors")
+        raise FormatError(
+            f"{folder}: no model.safetensors and no index of shards; give a folder with safetensors weights"
+        )
+    return [_inside(folder, name) for name in names]
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """`name` in `folder`, refused where it is a path or a link that leads out of it.
+
+    The hub's cache is made of links from snapshots/<revision>/ to blobs/: there, the model's cache folder is the limit.
+    """
+    if Path(name).name != name or "\\" in name or "\0" in name or not name.endswith(".safetensors"):
+        raise FormatError(f"{folder}: shard name {name[:80]!r} is not a plain .safetensors file name; do not trust it")
+    resolved, limit = (folder / name).resolve(), folder.resolve()
+    if limit.parent.name == "snapshots":
+        limit = limit.parent.parent
+    if not resolved.is_relative_to(limit):
+        raise FormatError(f"{folder / name}: a link that leads out of the folder; copy the file into it")
+    if not resolved.is_file():
+        raise FormatError(f"{folder / name}: the index names this shard, but it is not there; get the model again")
+    return folder / name
+
+
+def _fingerprint(folder: Path, files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    texts = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    for path in [*(folder / name for name in texts), *files]:
+        if path.is_file():
+            digest.update(path.name.encode() + bytes.fromhex(sha256(path)))
+    return digest.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file. Raises FormatError where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise FormatError(f"{path}: larger than {MAX_JSON} bytes; this is no file of a model's settings")
+        return path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}; give a folder in transformers' layout") from None
+
+
+def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    if default is not None and not path.exists():
+        return dict(default)
+    try:
+        value = json.loads(_bytes(path).decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise FormatError(f"{path}: not valid JSON; get the file again") from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: not a JSON object; get the file again")
+    return value
