@@ -1,8 +1,8 @@
 """The packed product in numpy, as docs/format.md states it: the oracle of the kernels. Exact integers, no C++.
 
 float32 fma is computed exactly: a product of two float32 is exact in float64, and the sum is rounded to odd before it
-is rounded to float32, so that the two roundings act as one (Boldo and Melquiond, "Emulation of FMA and correctly rounded
-sums: proved algorithms using rounding to odd", 2008).
+is rounded to float32, so that the two roundings act as one (Boldo and Melquiond, "Emulation of FMA and correctly
+rounded sums: proved algorithms using rounding to odd", 2008).
 """
 
 from __future__ import annotations
