@@ -23,3 +23,7 @@ class QuantizeError(TercetError):
 
 class EngineError(TercetError):
     """The engine was asked for something it cannot do: context exceeded, unknown instruction set, non-finite input."""
+
+
+class StorageError(TercetError):
+    """A file or folder cannot be written: disk full, I/O error, no permission, or something else is there already."""

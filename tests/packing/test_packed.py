@@ -56,12 +56,20 @@ def test_pack_refuses_what_a_format_cannot_hold() -> None:
     odd = weights.tensor("t2", 4, 64, 16, False, 0)
     floats = np.ones((2, 2), np.float32)
     cases: list[tuple[Any, str, str]] = [
-        (ternary, "q8", "no shift|kind"), (integers, "t2", "kind"), (integers, "q4", "kind"),
-        (integers, "f16", "group"),        (zeros, "b1", "use t2"), (odd, "t2", "groups of 16"), (ternary, "t3", "unknown format"),
-        (floats, "t2", "float"),        (floats * np.float32(1e6), "f16", "too large"), (floats * np.float32(np.nan), "f32", "not finite"),
-        (floats[0], "f32", "matrices"), (floats.astype(np.float64), "f32", "matrices"),
+        (ternary, "q8", "no shift|kind"),
+        (integers, "t2", "kind"),
+        (integers, "q4", "kind"),
+        (integers, "f16", "group"),
+        (zeros, "b1", "use t2"),
+        (odd, "t2", "groups of 16"),
+        (ternary, "t3", "unknown format"),
+        (floats, "t2", "float"),
+        (floats * np.float32(1e6), "f16", "too large"),
+        (floats * np.float32(np.nan), "f32", "not finite"),
+        (floats[0], "f32", "matrices"),
+        (floats.astype(np.float64), "f32", "matrices"),
         (np.ones((0, 4), np.float32), "f32", "empty"),
-    ]  # fmt: skip
+    ]
     for tensor, fmt, message in cases:
         with pytest.raises(QuantizeError, match=message) as caught:
             pack(tensor, fmt)

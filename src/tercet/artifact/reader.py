@@ -1,0 +1,137 @@
+"""A Tercet model folder, opened by mmap: milliseconds, and no more memory than the pages that are read.
+
+`open` checks what costs nothing: both headers, every shape and place, every scale. `verify` reads all bytes: checksums
+and codes. The kernels are memory-safe on codes of any value, so an unverified file can give wrong numbers, no more.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.artifact import config as configs
+from tercet.artifact import strict_json
+from tercet.artifact.header import Entry, open_regular, parse_header
+from tercet.errors import FormatError
+from tercet.packing import PackedTensor, invalid_codes, stored_shapes
+
+__all__ = ["CONFIG", "WEIGHTS", "Artifact", "checksum", "inside"]
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+
+class Artifact:
+    """An opened model folder.
+
+    Attributes:
+        folder: where it is.
+        config: config.json, checked (docs/format.md, "File").
+        tensors: by full name; a matrix is a PackedTensor, a vector (norm, bias) float32[n]; read-only views.
+        file_bytes: size of model.safetensors.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, PackedTensor | NDArray[np.float32]]
+    file_bytes: int
+
+    def __init__(self, folder: Path, config: dict[str, Any], entries: dict[str, Entry], data: mmap.mmap) -> None:
+        self.folder, self.config, self.file_bytes = folder, config, len(data)
+        self._entries, self._data = entries, data
+        matrices = configs.check(config, entries, str(folder / CONFIG))
+        parts = {name + configs.SUFFIXES[part] for name, matrix in matrices.items() for part in stored_shapes(*matrix)}
+        self.tensors = {name: self._matrix(name, matrix) for name, matrix in matrices.items()}
+        self.tensors |= {name: self._vector(name) for name in entries if name not in parts}
+
+    @classmethod
+    def open(cls, folder: str | Path, *, check: bool = False) -> Artifact:
+        """Opens a folder that `save` wrote; with `check`, also reads and verifies every byte of it.
+
+        Raises FormatError where it is missing, damaged, hostile or no Tercet model.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FormatError(f"{folder}: no such folder")
+        config = strict_json.parse(_read(inside(folder, CONFIG)), str(folder / CONFIG))
+        if not isinstance(config, dict) or config.get("format") != "tercet":
+            raise FormatError(f"{folder}: not a Tercet model folder; make one with: tercet quantize")
+        descriptor = open_regular(inside(folder, WEIGHTS))
+        try:
+            entries = parse_header(descriptor, str(folder / WEIGHTS))
+            data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
+        # Before the first touch: pages that are already mapped small stay small.
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            _advise(data, mmap.MADV_HUGEPAGE)
+        artifact = cls(folder, config, entries, data)
+        if check:
+            artifact.verify()
+        return artifact
+
+    def verify(self) -> None:
+        """Raises FormatError at the first tensor whose bytes are not those written, or whose codes mean nothing."""
+        for key, expected in self.config["crc32c"].items():
+            entry = self._entries[key]
+            found = checksum(np.frombuffer(self._data, np.uint8, entry.end - entry.start, entry.start))
+            if found != expected:
+                raise FormatError(
+                    f"{self.folder / WEIGHTS}: tensor {key[:200]!r} is damaged: CRC32C {found:08x}, not {expected:08x}"
+                )
+        for name, tensor in self.tensors.items():
+            if isinstance(tensor, PackedTensor) and (count := invalid_codes(tensor)):
+                raise FormatError(
+                    f"{self.folder / WEIGHTS}: tensor {name[:200]!r} has {count} invalid {tensor.format} codes"
+                )
+
+    def _matrix(self, name: str, matrix: configs.Matrix) -> PackedTensor:
+        parts = {}
+        for part, (dtype, shape) in stored_shapes(*matrix).items():
+            entry = self._entries[name + configs.SUFFIXES[part]]
+            count = (entry.end - entry.start) // dtype.itemsize
+            parts[part] = np.frombuffer(self._data, dtype, count, entry.start).reshape(shape)
+        try:
+            return PackedTensor(matrix.format, matrix.shape, matrix.group_size, **parts)
+        except FormatError as error:
+            raise FormatError(f"{self.folder / WEIGHTS}: tensor {name[:200]!r}: {error}") from None
+
+    def _vector(self, name: str) -> NDArray[np.float32]:
+        entry = self._entries[name]
+        vector = np.frombuffer(self._data, np.float32, entry.shape[0], entry.start)
+        if not np.isfinite(vector).all():
+            raise FormatError(f"{self.folder / WEIGHTS}: tensor {name[:200]!r} has values that are not finite")
+        return vector
+
+
+def checksum(data: NDArray[Any]) -> int:
+    """CRC32C (Castagnoli) of an array's bytes."""
+    return int(google_crc32c.value(data.reshape(-1).view(np.uint8)))
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of the folder; raises FormatError where it, or a link it goes through, leaves the folder."""
+    path = folder / name
+    home = os.path.realpath(folder)
+    if Path(name).name != name or os.path.commonpath([home, os.path.realpath(path)]) != home:
+        raise FormatError(f"{path}: leaves its folder; put the file itself there instead of a link")
+    return path
+
+
+def _read(path: Path) -> bytes:
+    descriptor = open_regular(path)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(strict_json.MAX_JSON + 1)
+
+
+def _advise(data: mmap.mmap, advice: int) -> None:
+    try:
+        data.madvise(advice)
+    except OSError:  # a kernel without huge pages for files
+        return

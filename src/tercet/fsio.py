@@ -1,0 +1,247 @@
+"""The one way to disk: a file or folder is either the old one or the new one, whole.
+
+Everything is written beside its place under a hidden temporary name, synced, renamed, and the parent folder synced. An
+existing folder is exchanged with the new one in one system call where there is one (Linux); elsewhere it is moved aside
+for the moment of a rename, and put back by the next writer if the process died just then.
+
+The writer holds a lock on its temporary, which the kernel drops when the process ends, however it ends: so a temporary
+that can be locked is stale, and the next writer of the same target removes it.
+
+Files are written in chunks of 4 MiB: large, aligned extents let the page cache use huge pages for an mmap later.
+"""
+
+# System calls go by their names, each a place where a test injects a fault.
+# ruff: noqa: PTH102, PTH104
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tercet.errors import StorageError
+
+__all__ = ["atomic_file", "atomic_folder", "write_file"]
+
+CHUNK = 4 << 20
+
+HINTS = {
+    errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some of your quota and run again",
+    errno.EFBIG: "raise the file size limit (ulimit -f)",
+    errno.EIO: "check the disk",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EROFS: "choose a folder you may write to",
+}
+
+Data = bytes | Iterable[Any]  # bytes, or C-contiguous buffers one after the other
+
+
+def atomic_file(path: str | Path, data: Data) -> None:
+    """Writes a file, or replaces it, in one step; parent folders are made.
+
+    Raises StorageError; then the old file, or none, is there.
+    """
+    target = Path(os.path.realpath(path))
+    with _reported(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(target)
+        temporary, lock = _temporary(target, _create_file)
+        try:
+            _write(lock, data)
+            os.fsync(lock)
+            os.rename(temporary, target)
+            _sync(target.parent)
+        except BaseException:
+            _remove(temporary)
+            raise
+        finally:
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path, *, replaces: Callable[[Path], bool]) -> Iterator[Path]:
+    """Gives an empty temporary folder to fill; when the block ends well, it is at `path`, in one step.
+
+    Args:
+        path: the target; it may be missing or empty. Parent folders are made.
+        replaces: whether a target that is not empty may be replaced.
+
+    Raises StorageError; then, and when the block raises, what was at `path` is still there.
+    """
+    target = Path(os.path.realpath(path))
+    with _reported(target):
+        _restore(target)
+        _check_target(target, replaces)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(target)
+        temporary, lock = _temporary(target, _create_folder)
+    try:
+        yield temporary
+        with _reported(target):
+            _sync_tree(temporary)
+            _install(temporary, target)
+            _sync(target.parent)
+    finally:
+        # By now this is what failed, or what was replaced, or nothing.
+        _remove(temporary)
+        os.close(lock)
+
+
+def write_file(path: str | Path, data: Data) -> None:
+    """Writes a new file inside an `atomic_folder`, which syncs it later. Raises StorageError."""
+    with _reported(Path(path)):
+        descriptor = _create_file(Path(path))
+        try:
+            _write(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        hint = HINTS.get(error.errno or 0, "choose another place")
+        raise StorageError(f"cannot write {path}: {reason}; {hint}") from error
+
+
+def _write(descriptor: int, data: Data) -> None:
+    waiting = bytearray()
+    pieces: Iterable[Any] = [data] if isinstance(data, bytes) else data
+    for piece in pieces:
+        view = memoryview(piece)
+        view = view.cast("B") if view.nbytes else memoryview(b"")
+        for start in range(0, len(view), CHUNK):
+            waiting += view[start : start + CHUNK]
+            if len(waiting) >= CHUNK:
+                _write_all(descriptor, bytes(waiting[:CHUNK]))
+                del waiting[:CHUNK]
+    _write_all(descriptor, bytes(waiting))
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            _sync(Path(parent, name))
+        _sync(Path(parent))
+
+
+def _check_target(target: Path, replaces: Callable[[Path], bool]) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise StorageError(f"cannot write {target}: a file is there; choose another name")
+    if any(target.iterdir()) and not replaces(target):
+        raise StorageError(
+            f"cannot write {target}: the folder is not empty and not ours to replace; choose another name"
+        )
+
+
+def _install(temporary: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(temporary, target)
+    elif not _exchange(temporary, target):
+        aside = _sibling(target, "old")
+        os.rename(target, aside)
+        try:
+            os.rename(temporary, target)
+        except BaseException:
+            os.rename(aside, target)
+            raise
+        _remove(aside)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two paths in one step; False where the system cannot."""
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if function(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code))
+
+
+def _restore(target: Path) -> None:
+    """Puts back a folder whose writer died between moving it aside and moving the new one in."""
+    for aside in sorted(target.parent.glob(_pattern(target, "old"))):
+        if target.exists():
+            _remove(aside)
+        else:
+            os.rename(aside, target)
+
+
+def _remove_stale(target: Path) -> None:
+    for path in target.parent.glob(_pattern(target, "tmp")):
+        with contextlib.suppress(OSError):
+            lock = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+            finally:
+                os.close(lock)
+
+
+def _temporary(target: Path, create: Callable[[Path], int]) -> tuple[Path, int]:
+    """A new temporary and the open descriptor that locks it."""
+    path = _sibling(target, "tmp")
+    lock = create(path)
+    with contextlib.suppress(OSError):  # a file system without locks: then nobody takes it for stale either
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return path, lock
+
+
+def _create_file(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+def _create_folder(path: Path) -> int:
+    os.mkdir(path)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _sibling(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name[:100]}.{kind}-{secrets.token_hex(6)}")
+
+
+def _pattern(target: Path, kind: str) -> str:
+    name = "".join(f"[{c}]" if c in "*?[" else c for c in target.name[:100])
+    return f".{name}.{kind}-" + "[0-9a-f]" * 12
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or a folder as far as possible; whatever stays is stale and goes next time."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
