@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-__all__ = ["FAMILIES", "WINDOW", "config", "ids", "model", "reference", "save_folder", "tokenizer"]
+__all__ = ["FAMILIES", "WINDOW", "config", "ids", "model", "peak", "reference", "save_folder", "tokenizer"]
 
 WINDOW = 8
 SHAPE = {
@@ -87,7 +87,7 @@ def _draw(name: str, like: torch.Tensor, family: str, generator: torch.Generator
         return noise * (gain * like.shape[1] ** -0.5)
     if name.endswith("bias"):
         return torch.randn(like.shape, generator=generator) * 0.3
-    low = 1.4 if "q_norm" in name or "k_norm" in name or "q_layernorm" in name else 0.5
+    low = 1.4 if any(part in name for part in ("q_norm", "k_norm", "q_layernorm", "k_layernorm")) else 0.5
     return low + torch.rand(like.shape, generator=generator) - (1.0 if family == "gemma3_text" else 0.0)
 
 
@@ -100,6 +100,13 @@ def reference(made: PreTrainedModel, tokens: NDArray[np.int64]) -> NDArray[np.fl
     """float32[n, vocab]: transformers' own logits of one sequence."""
     with torch.no_grad():
         return made(torch.from_numpy(tokens)[None], use_cache=False).logits[0].float().numpy()
+
+
+def peak(made: PreTrainedModel, tokens: NDArray[np.int64]) -> float:
+    """The largest attention weight of a token, averaged over layers, heads and the tokens after the first window."""
+    with torch.no_grad():
+        layers = made(torch.from_numpy(tokens)[None], use_cache=False, output_attentions=True).attentions
+    return float(torch.stack([layer[0, :, WINDOW:].max(-1).values.mean() for layer in layers]).mean())
 
 
 CHAT_TEMPLATE = (

@@ -4,7 +4,7 @@ A family (`tercet.families`) turns a transformers config into a `Program`. The C
 interpreter (`tercet.interpreter`) is the reference that tests and `verify` compare it with.
 
     embed      ids -> x                     weight, factor
-    rmsnorm    x -> y                       weight, eps, dim, offset     y = x/rms * (weight + offset), per `dim` columns
+    rmsnorm    x -> y                       weight, eps, dim, offset     y = x/rms*(weight + offset), per `dim` columns
     layernorm  x -> y                       weight, bias, eps, dim
     linear     x -> y                       weight, bias
     rope       x -> y                       rope, heads, head_dim        rotates halves of the first rotary_dim columns
