@@ -1,0 +1,165 @@
+"""The walk through the model: block by block, stage by stage, float model and quantized prefix side by side.
+
+Two streams of activations go through each block: one with the original weights, one where everything before is already
+quantized. A stage (`tercet.calibrate.stages`) stops both at linears that share an input, sums their statistics chunk by
+chunk, solves, and goes on with the quantized weights. Only a block's weights, its statistics and the buffers still to be
+read are in memory. Nothing is drawn at random: the same windows, settings and threads give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tercet.calibrate.cache import BlockCache
+from tercet.calibrate.forward import Buffers, run
+from tercet.calibrate.keep import Quantized, dequantized, rounded
+from tercet.calibrate.solve import solve
+from tercet.calibrate.stages import Stage, block_ops, live, residuals, stages
+from tercet.calibrate.statistics import Statistics
+from tercet.program import Op, Program
+from tercet.quantizers import Levels, QuantizerConfig
+from tercet.recipe import Calibrate, Planned
+
+__all__ = ["calibrate"]
+
+CHUNK_TOKENS = 2048
+CORRECTION_DAMPING = 0.05  # of the mean diagonal: the correction is noisier than the codes and wants more than they
+
+
+def calibrate(
+    program: Program,
+    tensors: Mapping[str, NDArray[np.float32]],
+    plan: Mapping[str, Planned],
+    windows: NDArray[np.int64],
+    settings: Calibrate,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Quantized]:
+    """Every planned matrix, those with a quantizer calibrated on `windows`.
+
+    Args:
+        program: of the model.
+        tensors: float32 arrays by full name; each block's are read when it is its turn.
+        plan: from `Recipe.plan`.
+        windows: int64[n, context], the calibration tokens.
+        settings: of the recipe.
+        cache: folder where finished blocks are kept; a second call with the same arguments takes them from there.
+        progress: called with (blocks done, blocks) after each block.
+
+    Raises QuantizeError where weights do not fit their quantizer.
+    """
+    walk = _Walk(program, tensors, plan, settings, torch.from_numpy(windows))
+    kept = BlockCache.open(cache, program, tensors, plan, windows, settings) if cache else None
+    blocks = block_ops(program)
+    solved: dict[str, Quantized] = {}
+    for index, ops in enumerate(blocks):
+        known = kept.load(index) if kept else None
+        later = live([op for block in blocks[index + 1 :] for op in block] + list(program.ops[-2:]))
+        found = walk.block(ops, later, known or {})
+        if kept and known is None:
+            kept.save(index, found)
+        solved.update(found)
+        if progress:
+            progress(index + 1, len(blocks))
+    return {name: solved[name] if name in solved else rounded(tensors[name], plan[name]) for name in plan}
+
+
+class _Walk:
+    """Both streams, as far as they have come: for each chunk of windows, the buffers of the two models."""
+
+    def __init__(
+        self,
+        program: Program,
+        tensors: Mapping[str, NDArray[np.float32]],
+        plan: Mapping[str, Planned],
+        settings: Calibrate,
+        windows: Tensor,
+    ) -> None:
+        self.program = program
+        self.tensors = tensors
+        self.plan = plan
+        self.settings = settings
+        chunks = windows.split(max(1, CHUNK_TOKENS // windows.shape[1]))
+        self.streams: list[tuple[Buffers, Buffers]] = [({"ids": ids}, {"ids": ids}) for ids in chunks]
+
+    @torch.inference_mode()
+    def block(self, ops: Sequence[Op], later: set[str], known: Mapping[str, Quantized]) -> dict[str, Quantized]:
+        """Solve a block's matrices, or take them from `known`, and lead both streams through it."""
+        names = [name for op in ops for name in (op.weight, op.bias) if name]
+        original = {name: torch.from_numpy(np.array(self.tensors[name], np.float32)) for name in names}
+        quantized = dict(original)
+        solved: dict[str, Quantized] = dict(known)
+        for name in names:
+            if name in self.plan and self.plan[name].quantizer is None:
+                solved[name] = rounded(original[name].numpy(), self.plan[name])
+        quantized.update({name: torch.from_numpy(dequantized(tensor)) for name, tensor in solved.items()})
+        for stage in stages(ops):
+            statistics = self._advance(stage, later, original, quantized, [] if known else self._unsolved(stage))
+            if statistics is None:
+                continue
+            for name, levels in self._solve(stage, statistics, original).items():
+                solved[name] = levels.to_tensor()
+                quantized[name] = levels.dequantize()
+        return solved
+
+    def _unsolved(self, stage: Stage) -> list[Op]:
+        return [op for op in stage.linears if self.plan[op.weight].quantizer is not None]
+
+    def _advance(
+        self, stage: Stage, later: set[str], original: Buffers, quantized: Buffers, wanted: Sequence[Op]
+    ) -> Statistics | None:
+        """Run both streams up to the stage's linears; what statistics the `wanted` ones need."""
+        needed = live(stage.after) | (later - {op.output for op in stage.after})
+        joined = {op.weight: residuals(op, [*stage.after[stage.linears.index(op) :]]) for op in wanted}
+        statistics = Statistics(self.program.widths[wanted[0].inputs[0]]) if wanted else None
+        for floats, ternary in self.streams:
+            for buffers, weights in ((floats, original), (ternary, quantized)):
+                for op in stage.before:
+                    run(self.program, op, buffers, weights)
+                for name in set(buffers) - needed:
+                    del buffers[name]
+            if statistics is not None:
+                source = wanted[0].inputs[0]
+                lacking = {
+                    weight: sum((floats[name] - ternary[name] for name in names[1:]), floats[names[0]] - ternary[names[0]])
+                    for weight, names in joined.items()
+                    if names
+                }
+                statistics.add(ternary[source], floats[source], lacking)
+        return statistics
+
+    def _solve(self, stage: Stage, statistics: Statistics, original: Mapping[str, Tensor]) -> dict[str, Levels]:
+        """Levels of the stage's matrices; those with the same quantizer are solved as one, row under row."""
+        settings = self.settings
+        together: dict[QuantizerConfig, list[str]] = {}
+        for op in self._unsolved(stage):
+            config = self.plan[op.weight].quantizer
+            assert config is not None
+            together.setdefault(config, []).append(op.weight)
+        found: dict[str, Levels] = {}
+        for config, names in together.items():
+            wanted = [
+                statistics.corrected(
+                    name,
+                    original[name],
+                    inputs=settings.correction,
+                    residual=settings.residual,
+                    damping=CORRECTION_DAMPING,
+                )
+                for name in names
+            ]
+            rows = [len(weight) for weight in wanted]
+            levels = solve(
+                torch.cat(wanted), statistics.hessian, config, damping=settings.damping, sweeps=settings.sweeps
+            )
+            shifts = levels.shift.split(rows) if levels.shift is not None else [None] * len(rows)
+            parts = zip(levels.codes.split(rows), levels.scale.split(rows), shifts, strict=True)
+            found.update({name: Levels(*part) for name, part in zip(names, parts, strict=True)})
+        return found

@@ -1,0 +1,88 @@
+"""The program's operations in torch, on a chunk of windows: what calibration runs both models with.
+
+Every buffer is float32[windows, tokens, width]. Plain dense math: weights arrive dequantized, attention is torch's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tercet.program import Op, Program, Rope
+
+__all__ = ["Buffers", "run"]
+
+Buffers = dict[str, Tensor]
+
+
+def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor]) -> None:
+    """Run `op` on `buffers` and put its result there.
+
+    Args:
+        buffers: "ids" int64[windows, tokens], all others float32[windows, tokens, width].
+        weights: float32 tensors by full name.
+    """
+    inputs = tuple(buffers[name] for name in op.inputs)
+    x = inputs[0]
+    weight = weights[op.weight] if op.weight else x.new_empty(0)
+    bias = weights[op.bias] if op.bias else None
+    match op.kind:
+        case "embed":
+            y = F.embedding(x, weight) * op.factor
+        case "rmsnorm":
+            y = F.rms_norm(_heads(x, op.dim), (op.dim,), weight + op.offset, op.eps).reshape(x.shape)
+        case "layernorm":
+            y = F.layer_norm(_heads(x, op.dim), (op.dim,), weight + op.offset, bias, op.eps).reshape(x.shape)
+        case "linear":
+            y = F.linear(x, weight, bias)
+        case "rope":
+            y = _rope(op, x, program.ropes[op.rope])
+        case "attention":
+            y = _attention(op, *inputs)
+        case "activation":
+            y = _activate(op, x)
+        case "gated":
+            y = _activate(op, x).mul_(inputs[1])
+        case "add":
+            y = x + inputs[1]
+    buffers[op.output] = y
+
+
+def _heads(x: Tensor, size: int) -> Tensor:
+    return x.unflatten(-1, (-1, size))
+
+
+def _rope(op: Op, x: Tensor, rope: Rope) -> Tensor:
+    half = rope.inv_freq.size
+    angle = torch.arange(x.shape[1], dtype=torch.float32)[:, None] * torch.from_numpy(rope.inv_freq)
+    cos = (angle.cos() * rope.factor)[:, None]  # [tokens, 1, half]
+    sin = (angle.sin() * rope.factor)[:, None]
+    heads = _heads(x, op.head_dim)
+    first, second = heads[..., :half], heads[..., half : 2 * half]
+    turned = (first * cos - second * sin, second * cos + first * sin, heads[..., 2 * half :])
+    return torch.cat(turned, dim=-1).reshape(x.shape)
+
+
+def _attention(op: Op, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    tokens = q.shape[1]
+    mask = None
+    if op.window and op.window < tokens:
+        behind = torch.arange(tokens)[:, None] - torch.arange(tokens)
+        mask = (behind >= 0) & (behind < op.window)
+    out = F.scaled_dot_product_attention(
+        *(_heads(x, op.head_dim).transpose(1, 2) for x in (q, k, v)),
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=op.factor,
+        enable_gqa=op.heads != op.kv_heads,
+    )
+    return out.transpose(1, 2).flatten(2)
+
+
+def _activate(op: Op, x: Tensor) -> Tensor:
+    if op.function == "silu":
+        return F.silu(x)
+    return F.gelu(x, approximate="none" if op.function == "gelu" else "tanh")
