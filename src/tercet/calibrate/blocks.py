@@ -1,14 +1,15 @@
 """The walk through the model: block by block, stage by stage, float model and quantized prefix side by side.
 
-Two streams of activations go through each block: one with the original weights, one where everything before is already
-quantized. A stage (`tercet.calibrate.stages`) stops both at linears that share an input, sums their statistics chunk by
-chunk, solves, and goes on with the quantized weights. Only a block's weights, its statistics and the buffers still to be
-read are in memory. Nothing is drawn at random: the same windows, settings and threads give the same bits.
+Two streams of activations go through each block: one with the original weights, one where everything before is
+already quantized. A stage (`tercet.calibrate.stages`) stops both at linears that share an input, sums their statistics
+chunk by chunk, solves, and goes on with the quantized weights. Only a block's weights, its statistics and the buffers
+still to be read are in memory. Nothing is drawn at random: the same windows, settings and threads give the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from tercet.calibrate.statistics import Statistics
 from tercet.program import Op, Program
 from tercet.quantizers import Levels, QuantizerConfig
 from tercet.recipe import Calibrate, Planned
+from tercet.tensor import TernaryTensor
 
 __all__ = ["calibrate"]
 
@@ -55,16 +57,20 @@ def calibrate(
 
     Raises QuantizeError where weights do not fit their quantizer.
     """
-    walk = _Walk(program, tensors, plan, settings, torch.from_numpy(windows))
-    kept = BlockCache.open(cache, program, tensors, plan, windows, settings) if cache else None
+    walk = _Walk(program, plan, settings, torch.from_numpy(windows))
+    kept = BlockCache(cache, plan, windows, settings) if cache else None
     blocks = block_ops(program)
     solved: dict[str, Quantized] = {}
     for index, ops in enumerate(blocks):
-        known = kept.load(index) if kept else None
-        later = live([op for block in blocks[index + 1 :] for op in block] + list(program.ops[-2:]))
-        found = walk.block(ops, later, known or {})
+        names = [name for op in ops for name in (op.weight, op.bias) if name]
+        weights = {name: np.array(tensors[name], np.float32) for name in names}
+        known = None
+        if kept:
+            kept.enter(weights)
+            known = kept.load()
+        found = walk.block(ops, weights, known or {})
         if kept and known is None:
-            kept.save(index, found)
+            kept.save({name: tensor for name, tensor in found.items() if isinstance(tensor, TernaryTensor)})
         solved.update(found)
         if progress:
             progress(index + 1, len(blocks))
@@ -77,31 +83,31 @@ class _Walk:
     def __init__(
         self,
         program: Program,
-        tensors: Mapping[str, NDArray[np.float32]],
         plan: Mapping[str, Planned],
         settings: Calibrate,
         windows: Tensor,
     ) -> None:
         self.program = program
-        self.tensors = tensors
         self.plan = plan
         self.settings = settings
-        chunks = windows.split(max(1, CHUNK_TOKENS // windows.shape[1]))
+        self.ahead = program.ops  # not run yet
+        chunks = torch.split(windows, max(1, CHUNK_TOKENS // windows.shape[1]))
         self.streams: list[tuple[Buffers, Buffers]] = [({"ids": ids}, {"ids": ids}) for ids in chunks]
 
     @torch.inference_mode()
-    def block(self, ops: Sequence[Op], later: set[str], known: Mapping[str, Quantized]) -> dict[str, Quantized]:
+    def block(
+        self, ops: Sequence[Op], weights: Mapping[str, NDArray[np.float32]], known: Mapping[str, TernaryTensor]
+    ) -> dict[str, Quantized]:
         """Solve a block's matrices, or take them from `known`, and lead both streams through it."""
-        names = [name for op in ops for name in (op.weight, op.bias) if name]
-        original = {name: torch.from_numpy(np.array(self.tensors[name], np.float32)) for name in names}
+        original = {name: torch.from_numpy(weight) for name, weight in weights.items()}
         quantized = dict(original)
         solved: dict[str, Quantized] = dict(known)
-        for name in names:
+        for name in weights:
             if name in self.plan and self.plan[name].quantizer is None:
-                solved[name] = rounded(original[name].numpy(), self.plan[name])
+                solved[name] = rounded(weights[name], self.plan[name])
         quantized.update({name: torch.from_numpy(dequantized(tensor)) for name, tensor in solved.items()})
         for stage in stages(ops):
-            statistics = self._advance(stage, later, original, quantized, [] if known else self._unsolved(stage))
+            statistics = self._advance(stage, original, quantized, [] if known else self._unsolved(stage))
             if statistics is None:
                 continue
             for name, levels in self._solve(stage, statistics, original).items():
@@ -112,12 +118,11 @@ class _Walk:
     def _unsolved(self, stage: Stage) -> list[Op]:
         return [op for op in stage.linears if self.plan[op.weight].quantizer is not None]
 
-    def _advance(
-        self, stage: Stage, later: set[str], original: Buffers, quantized: Buffers, wanted: Sequence[Op]
-    ) -> Statistics | None:
-        """Run both streams up to the stage's linears; what statistics the `wanted` ones need."""
-        needed = live(stage.after) | (later - {op.output for op in stage.after})
-        joined = {op.weight: residuals(op, [*stage.after[stage.linears.index(op) :]]) for op in wanted}
+    def _advance(self, stage: Stage, original: Buffers, quantized: Buffers, wanted: Sequence[Op]) -> Statistics | None:
+        """Run both streams up to the stage's linears; sum what solving the `wanted` ones needs."""
+        self.ahead = self.ahead[len(stage.before) :]
+        needed = live(self.ahead)
+        joined = {op.weight: residuals(op, self.ahead[stage.linears.index(op) :]) for op in wanted}
         statistics = Statistics(self.program.widths[wanted[0].inputs[0]]) if wanted else None
         for floats, ternary in self.streams:
             for buffers, weights in ((floats, original), (ternary, quantized)):
@@ -127,12 +132,12 @@ class _Walk:
                     del buffers[name]
             if statistics is not None:
                 source = wanted[0].inputs[0]
-                lacking = {
-                    weight: sum((floats[name] - ternary[name] for name in names[1:]), floats[names[0]] - ternary[names[0]])
+                apart = {
+                    weight: torch.stack([floats[name] - ternary[name] for name in names]).sum(0)
                     for weight, names in joined.items()
                     if names
                 }
-                statistics.add(ternary[source], floats[source], lacking)
+                statistics.add(ternary[source], floats[source], apart)
         return statistics
 
     def _solve(self, stage: Stage, statistics: Statistics, original: Mapping[str, Tensor]) -> dict[str, Levels]:
@@ -155,11 +160,9 @@ class _Walk:
                 )
                 for name in names
             ]
-            rows = [len(weight) for weight in wanted]
             levels = solve(
                 torch.cat(wanted), statistics.hessian, config, damping=settings.damping, sweeps=settings.sweeps
             )
-            shifts = levels.shift.split(rows) if levels.shift is not None else [None] * len(rows)
-            parts = zip(levels.codes.split(rows), levels.scale.split(rows), shifts, strict=True)
-            found.update({name: Levels(*part) for name, part in zip(names, parts, strict=True)})
+            ends = list(accumulate((len(weight) for weight in wanted), initial=0))
+            found.update({name: levels.rows(slice(*rows)) for name, rows in zip(names, pairwise(ends), strict=True)})
         return found

@@ -52,7 +52,7 @@ def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor
 
 
 def _heads(x: Tensor, size: int) -> Tensor:
-    return x.unflatten(-1, (-1, size))
+    return x.reshape(*x.shape[:-1], -1, size)
 
 
 def _rope(op: Op, x: Tensor, rope: Rope) -> Tensor:
@@ -72,8 +72,11 @@ def _attention(op: Op, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if op.window and op.window < tokens:
         behind = torch.arange(tokens)[:, None] - torch.arange(tokens)
         mask = (behind >= 0) & (behind < op.window)
+    q, k, v = (_heads(x, op.head_dim).transpose(1, 2) for x in (q, k, v))
     out = F.scaled_dot_product_attention(
-        *(_heads(x, op.head_dim).transpose(1, 2) for x in (q, k, v)),
+        q,
+        k,
+        v,
         attn_mask=mask,
         is_causal=mask is None,
         scale=op.factor,

@@ -24,22 +24,22 @@ ROWS = 2048  # solved at a time: A takes rows * (2G)^2 floats
 
 def refit(weight: Tensor, hessian: Tensor, levels: Levels, *, binary: bool) -> Levels:
     """`levels` with new scales and shifts; float32[out, in] weight, float32[in, in] damped hessian."""
-    parts = [
-        _solve(weight[at], hessian, levels.codes[at], levels.scale[at], None if levels.shift is None else levels.shift[at])
-        for at in (slice(begin, begin + ROWS) for begin in range(0, len(weight), ROWS))
-    ]
-    solved = torch.cat(parts)
+    pieces = [slice(begin, begin + ROWS) for begin in range(0, len(weight), ROWS)]
+    solved = torch.cat([_solve(weight[at], hessian, levels.rows(at)) for at in pieces])
     groups = levels.scale.shape[1]
     shift = None if levels.shift is None else solved[:, groups:]
     return Levels.of(levels.codes, solved[:, :groups].clamp_min(SMALLEST), shift, binary=binary)
 
 
-def _solve(weight: Tensor, hessian: Tensor, codes: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
+def _solve(weight: Tensor, hessian: Tensor, levels: Levels) -> Tensor:
     """[rows, G] scales, then [rows, G] shifts if there are any."""
-    rows, groups = scale.shape
-    each = codes.shape[1] // groups
-    bases = [codes.float()] if shift is None else [codes.float(), torch.ones(codes.shape)]
-    before = scale.float() if shift is None else torch.cat([scale, shift], dim=1).float()
+    rows, groups = levels.scale.shape
+    each = weight.shape[1] // groups
+    bases = [levels.codes.float()]
+    before = levels.scale.float()
+    if levels.shift is not None:
+        bases.append(torch.ones_like(weight))
+        before = torch.cat([before, levels.shift.float()], dim=1)
 
     def against(products: Tensor) -> Tensor:
         """Row-wise inner products with every B_g: [rows, in] -> [rows, len(bases) * groups]."""

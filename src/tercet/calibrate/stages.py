@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tercet.program import Op, Program
 
@@ -22,12 +23,10 @@ class Stage:
     Attributes:
         before: operations up to the linears; the linears themselves are the next stage's first ones.
         linears: they share `linears[0].inputs`.
-        after: the rest of the block, linears included.
     """
 
     before: tuple[Op, ...]
     linears: tuple[Op, ...]
-    after: tuple[Op, ...]
 
 
 def block_ops(program: Program) -> list[tuple[Op, ...]]:
@@ -41,7 +40,7 @@ def block_ops(program: Program) -> list[tuple[Op, ...]]:
         while program.ops[last + 1].kind == "add" or program.ops[last + 1].inputs == (program.ops[last + 1].output,):
             last += 1  # a norm in place and the sums of the residual still belong to the block
         cuts.append(last + 1)
-    return [program.ops[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [program.ops[start:end] for start, end in pairwise(cuts)]
 
 
 def stages(ops: Sequence[Op]) -> list[Stage]:
@@ -56,10 +55,10 @@ def stages(ops: Sequence[Op]) -> list[Stage]:
         end = at
         while end < len(ops) and ops[end].kind == "linear" and ops[end].inputs == ops[at].inputs:
             end += 1
-        found.append(Stage(tuple(ops[done:at]), tuple(ops[at:end]), tuple(ops[at:])))
+        found.append(Stage(tuple(ops[done:at]), tuple(ops[at:end])))
         done = at
         at = end
-    found.append(Stage(tuple(ops[done:]), (), ()))
+    found.append(Stage(tuple(ops[done:]), ()))
     return found
 
 

@@ -62,6 +62,10 @@ class Levels:
         values += 0.0
         return values.reshape(self.codes.shape)
 
+    def rows(self, at: slice) -> Levels:
+        """The levels of some rows."""
+        return Levels(self.codes[at], self.scale[at], None if self.shift is None else self.shift[at])
+
     def to_tensor(self) -> TernaryTensor:
         shift = None if self.shift is None else self.shift.cpu().numpy()
         return TernaryTensor(self.codes.cpu().numpy(), self.scale.cpu().numpy(), shift)

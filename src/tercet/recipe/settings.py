@@ -67,7 +67,8 @@ class Calibrate(Settings, frozen=True):
         tokens: how many the Hessians are made of.
         context: tokens a window.
         sweeps: rounds of coordinate descent on the codes after error feedback.
-        correction: share of the way that weights move towards the float model's activations, 0..1.
+        correction: share of the way that weights move towards the float model's inputs, 0..1.
+        residual: share of the residual stream's error that the matrices writing to it take on, 0..1.
         damping: added to the Hessian's diagonal, in units of its mean.
         seed: of what is drawn at random.
         text: "default" (cached articles), "generated" (by the model itself) or a text file.
@@ -77,6 +78,7 @@ class Calibrate(Settings, frozen=True):
     context: int = Field(default=512, ge=2)
     sweeps: int = Field(default=2, ge=0, le=100)
     correction: float = Field(default=0.5, ge=0, le=1)
+    residual: float = Field(default=0.5, ge=0, le=1)
     damping: float = Field(default=0.01, gt=0, le=1)
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     text: str = Field(default="default", min_length=1)
