@@ -1,0 +1,8 @@
+// Binary weights: product.h for one format.
+#include "product.h"
+
+namespace tercet {
+
+TERCET_LINEAR(b1_linear_avx2) { avx2::linear<B1>(w, x, bias, y, y_stride, tile_begin, tile_end); }
+
+} // namespace tercet

@@ -1,0 +1,8 @@
+// Eight-bit weights: product.h for one format.
+#include "product.h"
+
+namespace tercet {
+
+TERCET_LINEAR(q8_linear_avx2) { avx2::linear<Q8>(w, x, bias, y, y_stride, tile_begin, tile_end); }
+
+} // namespace tercet
