@@ -49,7 +49,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, values: Tensor) -> Tensor:  # noqa: ARG004
-        return values.to(w.dtype, copy=True)
+        return values.to(w.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
