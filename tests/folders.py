@@ -1,4 +1,4 @@
-"""A tiny model folder, in memory and on disk: every format, a vector, a tied embedding."""
+"""A tiny Llama as a model folder: every stored format, every kind of tail, small enough for ten thousand mutants."""
 
 from __future__ import annotations
 
@@ -6,31 +6,52 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import weights
 from tercet import artifact
 from tercet.packing import PackedTensor, pack
 
 MODEL = {
-    "model_type": "llama", "vocab_size": 40, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "max_position_embeddings": 128,
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 40, "hidden_size": 64,
+    "intermediate_size": 37, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 128,
+    "tie_word_embeddings": False, "attention_bias": False, "mlp_bias": False, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 
+# name, format, rows, cols, group size, shift
+MATRICES = [
+    ("model.embed_tokens", "q8", 40, 64, 32, False),
+    ("model.layers.0.self_attn.q_proj", "t2", 64, 64, 32, False),
+    ("model.layers.0.self_attn.k_proj", "t19", 32, 64, 64, False),
+    ("model.layers.0.self_attn.v_proj", "t5", 32, 64, 32, True),
+    ("model.layers.0.self_attn.o_proj", "f16", 64, 64, 64, False),
+    ("model.layers.0.mlp.gate_proj", "b1", 37, 64, 32, True),
+    ("model.layers.0.mlp.up_proj", "q4", 37, 64, 64, False),
+    ("model.layers.0.mlp.down_proj", "t2", 64, 37, 37, True),
+    ("lm_head", "f32", 40, 64, 64, False),
+]
+VECTORS = ["model.layers.0.input_layernorm", "model.layers.0.post_attention_layernorm", "model.norm"]
 
-def tensors() -> dict[str, PackedTensor | Any]:
-    layer = "model.layers.0."
-    return {
-        "model.embed_tokens.weight": pack(weights.tensor("q8", 40, 64, 32, False, 1), "q8"),
-        f"{layer}q_proj.weight": pack(weights.tensor("t2", 33, 64, 32, False, 2), "t2"),
-        f"{layer}k_proj.weight": pack(weights.tensor("t2", 16, 21, 21, True, 3), "t2"),
-        f"{layer}v_proj.weight": pack(weights.tensor("t19", 16, 64, 64, False, 4), "t19"),
-        f"{layer}o_proj.weight": pack(weights.tensor("t5", 7, 64, 64, True, 5), "t5"),
-        f"{layer}up_proj.weight": pack(weights.tensor("b1", 17, 64, 32, True, 6), "b1"),
-        f"{layer}gate_proj.weight": pack(weights.tensor("q4", 16, 64, 64, False, 7), "q4"),
-        f"{layer}down_proj.weight": pack(np.linspace(-1, 1, 15, dtype=np.float16).reshape(3, 5), "f16"),
-        f"{layer}kept.weight": pack(np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3), "f32"),
-        f"{layer}norm.weight": np.linspace(0.5, 2, 13, dtype=np.float32),
+
+def matrix(fmt: str, rows: int, cols: int, group: int, shift: bool, seed: int) -> PackedTensor:
+    """Random codes, scales of about 0.1."""
+    rng = np.random.default_rng(seed)
+    if fmt in ("f16", "f32"):
+        return pack(rng.normal(0, 0.1, (rows, cols)).astype("f2" if fmt == "f16" else "f4"), fmt)
+    tensor = weights.tensor(fmt, rows, cols, group, shift, seed)
+    high = {"q8": 127, "q4": 7}.get(fmt, 1)
+    tensor.scale[:] = rng.uniform(0.05, 0.2, tensor.scale.shape) / high
+    if shift:
+        tensor.shift[:] = rng.uniform(-0.05, 0.05, tensor.shift.shape)
+    return pack(tensor, fmt)
+
+
+def tensors() -> dict[str, PackedTensor | NDArray[np.float32]]:
+    made: dict[str, PackedTensor | NDArray[np.float32]] = {
+        f"{name}.weight": matrix(*what, seed=seed) for seed, (name, *what) in enumerate(MATRICES)
     }
+    return made | {f"{name}.weight": np.linspace(0.5, 1.5, 64, dtype=np.float32) for name in VECTORS}
 
 
 def save(folder: Path, **changed: Any) -> None:

@@ -98,10 +98,10 @@ def quantize(x: list[float], group: int) -> tuple[list[int], list[float], list[i
     for start in range(0, len(x), group):
         part = x[start : start + group]
         amax = max(abs(value) for value in part)
-        if amax < 2.0**-120:
+        inverse = f32(Fraction(127) / Fraction(amax)) if amax else math.inf
+        if inverse >= 2.0**128:  # infinite in float32
             quantized, scale = [0] * len(part), 0.0
         else:
-            inverse = f32(Fraction(127) / Fraction(amax))
             quantized = [round(Fraction(f32(Fraction(value) * Fraction(inverse)))) for value in part]
             scale = f32(Fraction(amax) / 127)
         codes += quantized

@@ -48,8 +48,8 @@ def test_config_and_files(folder: Path) -> None:
     assert config["model"] == folders.MODEL
     assert config["generation"] == {"eos_token_id": [2]}
     assert config["source"] == {"name": "tiny"}
-    assert config["tensors"]["model.layers.0.k_proj.weight"] == {
-        "format": "t2", "shape": [16, 21], "group_size": 21, "shift": True,
+    assert config["tensors"]["model.layers.0.mlp.down_proj.weight"] == {
+        "format": "t2", "shape": [64, 37], "group_size": 37, "shift": True,
     }  # fmt: skip
     names = {"model.safetensors", "config.json", "tokenizer.json", "recipe.json", "README.md"}
     assert {path.name for path in folder.iterdir()} == names
@@ -66,10 +66,12 @@ def test_card_carries_the_hash(folder: Path, tmp_path: Path) -> None:
 
 
 def test_safetensors_reads_it(folder: Path) -> None:
-    expected = folders.tensors()["model.layers.0.q_proj.weight"]
+    name = "model.layers.0.mlp.down_proj.weight"
+    expected = folders.tensors()[name]
+    assert isinstance(expected, PackedTensor)
     with safe_open(folder / "model.safetensors", "numpy") as file:
-        assert np.array_equal(file.get_tensor("model.layers.0.q_proj.weight"), expected.codes)
-        assert np.array_equal(file.get_tensor("model.layers.0.q_proj.weight_scale"), expected.scale)
+        assert np.array_equal(file.get_tensor(name), expected.codes)
+        assert np.array_equal(file.get_tensor(name + "_scale"), expected.scale)
         assert set(file.keys()) == artifact.read_header(folder / "model.safetensors").keys()
 
 
@@ -79,7 +81,7 @@ def test_data_is_aligned(folder: Path) -> None:
     for name in Artifact.open(folder).config["tensors"]:
         size = entries[name].end - entries[name].start
         assert entries[name].start % min(64, size & -size) == 0
-        if entries[name].dtype == "U8" and not name.endswith("o_proj.weight"):  # t5 has odd sizes
+        if entries[name].dtype == "U8" and not name.endswith("v_proj.weight"):  # t5 has odd sizes
             assert entries[name].start % 64 == 0
             assert entries[name + "_scale"].start % 32 == 0
 

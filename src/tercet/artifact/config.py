@@ -30,10 +30,8 @@ class Matrix(NamedTuple):
     shift: bool
 
 
-def check(config: Any, entries: dict[str, Entry], where: str) -> dict[str, Matrix]:
+def check(config: dict[str, Any], entries: dict[str, Entry], where: str) -> dict[str, Matrix]:
     """The matrices by name; all other entries are vectors F32[n]. Raises FormatError."""
-    if not isinstance(config, dict) or config.get("format") != "tercet":
-        raise FormatError(f"{where}: not a Tercet model: its format is not 'tercet'")
     if type(config.get("version")) is not int or config["version"] != VERSION:
         raise FormatError(f"{where}: version {str(config.get('version'))[:20]}, this Tercet reads {VERSION}; update it")
     for section in SECTIONS:

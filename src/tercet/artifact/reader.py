@@ -21,7 +21,7 @@ from tercet.artifact.header import Entry, open_regular, parse_header
 from tercet.errors import FormatError
 from tercet.packing import PackedTensor, invalid_codes, stored_shapes
 
-__all__ = ["CONFIG", "WEIGHTS", "Artifact", "checksum", "inside"]
+__all__ = ["CONFIG", "WEIGHTS", "Artifact", "checksum", "inside", "read_config"]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -59,8 +59,8 @@ class Artifact:
         folder = Path(folder)
         if not folder.is_dir():
             raise FormatError(f"{folder}: no such folder")
-        config = strict_json.parse(_read(inside(folder, CONFIG)), str(folder / CONFIG))
-        if not isinstance(config, dict) or config.get("format") != "tercet":
+        config = read_config(folder)
+        if config.get("format") != "tercet":
             raise FormatError(f"{folder}: not a Tercet model folder; make one with: tercet quantize")
         descriptor = open_regular(inside(folder, WEIGHTS))
         try:
@@ -124,10 +124,14 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _read(path: Path) -> bytes:
-    descriptor = open_regular(path)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(strict_json.MAX_JSON + 1)
+def read_config(folder: Path) -> dict[str, Any]:
+    """A folder's config.json, Tercet's or not; raises FormatError where it is missing or no JSON object."""
+    path = inside(folder, CONFIG)
+    with os.fdopen(open_regular(path), "rb") as file:
+        config = strict_json.parse(file.read(strict_json.MAX_JSON + 1), str(path))
+    if not isinstance(config, dict):
+        raise FormatError(f"{path}: not a JSON object")
+    return config
 
 
 def _advise(data: mmap.mmap, advice: int) -> None:

@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet import fsio
-from tercet.artifact import strict_json
 from tercet.artifact.config import SUFFIXES, VERSION
 from tercet.artifact.header import lay_out
-from tercet.artifact.reader import CONFIG, WEIGHTS, Artifact, checksum
-from tercet.errors import FormatError, TercetError
+from tercet.artifact.reader import CONFIG, WEIGHTS, Artifact, checksum, read_config
+from tercet.errors import FormatError
 from tercet.packing import PackedTensor, pack
 
 __all__ = ["is_artifact", "save"]
@@ -81,10 +80,9 @@ def save(
 def is_artifact(folder: Path) -> bool:
     """Whether a folder is a Tercet model, as far as its config.json says."""
     try:
-        config = strict_json.parse((folder / CONFIG).read_bytes(), CONFIG)
-    except (OSError, TercetError):
+        return read_config(folder).get("format") == "tercet"
+    except FormatError:
         return False
-    return isinstance(config, dict) and config.get("format") == "tercet"
 
 
 def _collect(tensors: Tensors) -> tuple[dict[str, PackedTensor], dict[str, NDArray[Any]]]:
