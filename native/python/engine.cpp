@@ -1,4 +1,194 @@
-// The engine's bindings.
+// Python's view of the engine; tercet.runtime.engine wraps it. Steps run without the GIL.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
 
-void bind_engine(nanobind::module_&) {}
+#include <map>
+
+#include "engine/engine.h"
+#include "engine/sampling.h"
+#include "matrix.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace tercet {
+namespace {
+
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Logits = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+int kind_of(const std::string& name, const std::map<std::string, int>& table) {
+    const auto found = table.find(name);
+    if (found == table.end()) throw EngineError("unknown name in the program: " + name);
+    return found->second;
+}
+
+const std::map<std::string, int> KINDS = {
+    {"embed", static_cast<int>(Kind::embed)},         {"rmsnorm", static_cast<int>(Kind::rmsnorm)},
+    {"layernorm", static_cast<int>(Kind::layernorm)}, {"linear", static_cast<int>(Kind::linear)},
+    {"rope", static_cast<int>(Kind::rope)},           {"attention", static_cast<int>(Kind::attention)},
+    {"activation", static_cast<int>(Kind::activation)}, {"gated", static_cast<int>(Kind::gated)},
+    {"add", static_cast<int>(Kind::add)},
+};
+const std::map<std::string, int> FUNCTIONS = {
+    {"silu", TERCET_SILU}, {"gelu", TERCET_GELU}, {"gelu_tanh", TERCET_GELU_TANH}};
+
+// A program under construction, and the arrays its matrices point into.
+struct Builder {
+    ProgramSpec spec;
+    std::vector<nb::object> kept;
+
+    void matrix(const std::string& name, nb::object matrix) {
+        spec.matrices[name] = nb::cast<const python::Matrix&>(matrix).view;
+        kept.push_back(std::move(matrix));
+    }
+
+    void vector(const std::string& name, Floats values) {
+        spec.vectors[name] = std::vector<float>(values.data(), values.data() + values.size());
+    }
+
+    void rope(Floats inv_freq, float factor) {
+        spec.ropes.push_back({std::vector<float>(inv_freq.data(), inv_freq.data() + inv_freq.size()), factor});
+    }
+
+    void op(const std::string& kind, std::vector<std::string> inputs, const std::string& output, const std::string& weight,
+            const std::string& bias, float eps, int dim, float offset, float factor, int heads, int kv_heads,
+            int head_dim, int window, int layer, int rope, const std::string& function) {
+        OpSpec o;
+        o.kind = static_cast<Kind>(kind_of(kind, KINDS));
+        o.inputs = std::move(inputs);
+        o.output = output;
+        o.weight = weight;
+        o.bias = bias;
+        o.eps = eps;
+        o.dim = dim;
+        o.offset = offset;
+        o.factor = factor;
+        o.heads = heads;
+        o.kv_heads = kv_heads;
+        o.head_dim = head_dim;
+        o.window = window;
+        o.layer = layer;
+        o.rope = rope;
+        o.function = kind_of(function, FUNCTIONS);
+        spec.ops.push_back(std::move(o));
+    }
+};
+
+// An engine and the arrays it reads; sequences keep it alive.
+struct PyEngine {
+    std::vector<nb::object> kept;
+    Engine engine;
+
+    PyEngine(const Builder& builder, const EngineOptions& options) : kept(builder.kept), engine(builder.spec, options) {}
+};
+
+EngineOptions options_of(const std::string& isa, int threads, int chunk, bool quantize, bool kv_float32, int64_t context) {
+    EngineOptions options;
+    try {
+        options.backend = python::backend(isa);
+    } catch (const std::invalid_argument& error) {
+        throw EngineError(error.what());
+    }
+    options.threads = threads;
+    options.chunk = chunk;
+    options.quantize = quantize;
+    options.kv = kv_float32 ? TERCET_KV_F32 : TERCET_KV_F16;
+    options.context = context;
+    return options;
+}
+
+void step(PyEngine& self, const std::vector<Sequence*>& sequences, const std::vector<Ids>& ids, bool all, Logits logits) {
+    if (sequences.size() != ids.size()) throw EngineError("as many id lists as sequences are needed");
+    std::vector<Part> parts;
+    size_t tokens = 0;
+    for (size_t i = 0; i < ids.size(); ++i) {
+        if (!sequences[i]) throw EngineError("a sequence is None");
+        parts.push_back({sequences[i], ids[i].data(), static_cast<int64_t>(ids[i].size())});
+        tokens += ids[i].size();
+    }
+    if (logits.shape(0) != (all ? tokens : ids.size()) || logits.shape(1) != static_cast<size_t>(self.engine.vocab()))
+        throw EngineError("logits has the wrong shape");
+    float* out = logits.data();
+    const nb::gil_scoped_release release;
+    self.engine.step(parts, all, out);
+}
+
+} // namespace
+} // namespace tercet
+
+void bind_engine(nb::module_& module) {
+    using namespace tercet;
+
+    nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+        try {
+            std::rethrow_exception(thrown);
+        } catch (const EngineError& error) {
+            PyErr_SetString(nb::module_::import_("tercet.errors").attr("EngineError").ptr(), error.what());
+        }
+    });
+
+    nb::class_<Builder>(module, "ProgramBuilder")
+        .def(nb::init<>())
+        .def("matrix", &Builder::matrix, "name"_a, "matrix"_a)
+        .def("vector", &Builder::vector, "name"_a, "values"_a)
+        .def("rope", &Builder::rope, "inv_freq"_a, "factor"_a)
+        .def("width", [](Builder& self, const std::string& name, int width) { self.spec.widths[name] = width; })
+        .def("vocab", [](Builder& self, int size) { self.spec.vocab = size; })
+        .def("op", &Builder::op, "kind"_a, "inputs"_a, "output"_a, "weight"_a, "bias"_a, "eps"_a, "dim"_a, "offset"_a,
+             "factor"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "layer"_a, "rope"_a, "function"_a);
+
+    nb::class_<Sequence>(module, "Sequence")
+        .def_prop_ro("length", &Sequence::length)
+        .def_prop_ro("kv_bytes", &Sequence::kv_bytes);
+
+    nb::class_<PyEngine>(module, "Engine")
+        .def(
+            "__init__",
+            [](PyEngine* self, const Builder& builder, const std::string& isa, int threads, int chunk, bool quantize,
+               bool kv_float32, int64_t context) {
+                new (self) PyEngine(builder, options_of(isa, threads, chunk, quantize, kv_float32, context));
+            },
+            "builder"_a, "isa"_a, "threads"_a, "chunk"_a, "quantize"_a, "kv_float32"_a, "context"_a)
+        .def_prop_ro("isa", [](const PyEngine& self) { return self.engine.isa(); })
+        .def("sequence", [](PyEngine& self) { return self.engine.sequence(); })
+        .def("rewind",
+             [](PyEngine& self, Sequence& sequence, int64_t length) {
+                 const nb::gil_scoped_release release;
+                 const std::lock_guard<std::mutex> guard(self.engine.lock());
+                 sequence.rewind(length);
+             })
+        .def("fork",
+             [](PyEngine& self, const Sequence& sequence) {
+                 const nb::gil_scoped_release release;
+                 const std::lock_guard<std::mutex> guard(self.engine.lock());
+                 return sequence.fork();
+             })
+        .def("step", &step, "sequences"_a, "ids"_a, "all"_a, "logits"_a);
+
+    nb::class_<Sampler>(module, "Sampler")
+        .def(
+            "__init__",
+            [](Sampler* self, int32_t vocab, float temperature, int32_t top_k, float top_p, float min_p,
+               float repetition_penalty, uint64_t seed) {
+                if (vocab < 1) throw EngineError("a sampler needs a vocabulary");
+                new (self) Sampler({temperature, top_k, top_p, min_p, repetition_penalty, seed}, vocab);
+            },
+            "vocab"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "repetition_penalty"_a, "seed"_a)
+        .def("accept",
+             [](Sampler& self, Ids ids) {
+                 for (size_t i = 0; i < ids.size(); ++i) {
+                     if (ids.data()[i] < 0 || ids.data()[i] >= self.vocab())
+                         throw EngineError("token id " + std::to_string(ids.data()[i]) + " is outside the vocabulary");
+                     self.accept(ids.data()[i]);
+                 }
+             })
+        .def("sample", [](Sampler& self, Floats logits) {
+            if (static_cast<int32_t>(logits.size()) != self.vocab()) throw EngineError("logits do not fit the vocabulary");
+            return self.sample(logits.data());
+        });
+}

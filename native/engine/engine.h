@@ -1,0 +1,90 @@
+// Runs a plan: a step takes new tokens of several sequences at once and gives logits.
+//
+// A token's results do not depend on what else is in the step, on the chunk it falls in, on threads or on the
+// instruction set: rows are independent, and the kernels add in one order. Scratch memory is sized when the engine is
+// made; a step allocates nothing once the largest step has been seen.
+#ifndef TERCET_ENGINE_ENGINE_H
+#define TERCET_ENGINE_ENGINE_H
+
+#include <atomic>
+#include <mutex>
+
+#include "engine/plan.h"
+#include "engine/sequence.h"
+
+namespace tercet {
+
+struct EngineOptions {
+    const tercet_backend* backend = nullptr;
+    int threads = 1;
+    int chunk = 128; // tokens computed at once
+    bool quantize = true;
+    tercet_kv_type kv = TERCET_KV_F16;
+    int64_t context = 0;
+};
+
+// New tokens of one sequence.
+struct Part {
+    Sequence* sequence;
+    const int32_t* ids;
+    int64_t count;
+};
+
+class Engine {
+public:
+    Engine(const ProgramSpec& spec, const EngineOptions& options);
+
+    std::unique_ptr<Sequence> sequence() const { return std::make_unique<Sequence>(cache); }
+
+    // logits f32[tokens of all parts][vocab] where `all`, else f32[parts][vocab] of each part's last token. Throws
+    // EngineError and leaves every sequence as it was. Steps of several threads run one after the other.
+    void step(const std::vector<Part>& parts, bool all, float* logits);
+
+    int vocab() const { return plan->vocab; }
+    const char* isa() const { return options.backend->name; }
+    std::mutex& lock() { return busy; }
+
+private:
+    struct Row {
+        Sequence* sequence;
+        int64_t position;
+        int32_t id;
+        bool wanted;
+    };
+    struct Area { // int8 activations of a chunk
+        std::vector<int8_t> codes;
+        std::vector<float> scale;
+        std::vector<int32_t> sum;
+    };
+
+    void check(const std::vector<Part>& parts) const;
+    int64_t run_chunk(float* logits); // on `rows`; returns the rows of logits written
+    void prepare_rope();
+    void run_rows(const Phase& phase);
+    void run_row_op(const RowOp& op, int begin, int end);
+    void run_linears(const Phase& phase, float* logits);
+    void run_linear_tiles(const Phase& phase, int begin, int end, float* logits);
+    void run_attention(const Phase& phase);
+    void select(const Phase& phase);
+    template <class Job> void fork_join(int jobs, const Job& job);
+
+    float* data(int buffer, int row = 0) {
+        const Buffer& b = plan->buffers[static_cast<size_t>(buffer)];
+        return scratch.data() + slot_offsets[static_cast<size_t>(b.slot)] + static_cast<int64_t>(row) * b.width;
+    }
+    int width(int buffer) const { return plan->buffers[static_cast<size_t>(buffer)].width; }
+
+    const EngineOptions options;
+    const std::unique_ptr<Plan> plan;
+    std::shared_ptr<const CacheShape> cache;
+    std::mutex busy;
+    std::vector<float> scratch;
+    std::vector<int64_t> slot_offsets;
+    std::vector<Area> areas;
+    std::vector<std::vector<float>> cos, sin; // of each rope: [chunk][rotary_dim / 2]
+    std::vector<Row> rows;                    // of the chunk
+    std::atomic<const std::string*> not_finite{nullptr};
+};
+
+} // namespace tercet
+#endif
