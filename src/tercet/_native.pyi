@@ -37,3 +37,64 @@ def attention(isa: str, q: F32, k: F32, v: F32, window: int, scale: float, half:
 def activate(isa: str, function: int, x: F32, /) -> F32: ...
 def gated(isa: str, function: int, gate: F32, up: F32, /) -> F32: ...
 def add(isa: str, a: F32, b: F32, /) -> F32: ...
+
+class ProgramBuilder:
+    def matrix(self, name: str, matrix: Matrix) -> None: ...
+    def vector(self, name: str, values: F32) -> None: ...
+    def rope(self, inv_freq: F32, factor: float) -> None: ...
+    def width(self, name: str, width: int, /) -> None: ...
+    def vocab(self, size: int, /) -> None: ...
+    def op(
+        self,
+        kind: str,
+        inputs: list[str],
+        output: str,
+        weight: str,
+        bias: str,
+        eps: float,
+        dim: int,
+        offset: float,
+        factor: float,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        window: int,
+        layer: int,
+        rope: int,
+        function: str,
+    ) -> None: ...
+
+class Sequence:
+    length: int
+    kv_bytes: int
+
+class Engine:
+    def __init__(
+        self,
+        builder: ProgramBuilder,
+        isa: str,
+        threads: int,
+        chunk: int,
+        quantize: bool,
+        kv_float32: bool,
+        context: int,
+    ) -> None: ...
+    isa: str
+    def sequence(self) -> Sequence: ...
+    def rewind(self, sequence: Sequence, length: int, /) -> None: ...
+    def fork(self, sequence: Sequence, /) -> Sequence: ...
+    def step(self, sequences: list[Sequence], ids: list[NDArray[np.int32]], all: bool, logits: F32) -> None: ...
+
+class Sampler:
+    def __init__(
+        self,
+        vocab: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        repetition_penalty: float,
+        seed: int,
+    ) -> None: ...
+    def accept(self, ids: NDArray[np.int32], /) -> None: ...
+    def sample(self, logits: F32, /) -> int: ...
