@@ -1,7 +1,7 @@
 """The process that renders one chat template: started by `tercet.runtime.chat`, never imported.
 
-A template comes with a model, so it is a stranger's program. Jinja's sandbox keeps it from Python's objects but not from
-loops without end or "a" * 10**10; a process of its own can be limited in memory and time, whatever the template does.
+A template comes with a model, so it is a stranger's program. Jinja's sandbox keeps it from Python's objects but not
+from loops without end or "a" * 10**10; a process of its own can be limited in memory and time, whatever it does.
 It renders as transformers does: the same blanks around blocks, loop controls, filters and globals.
 
 One JSON object on stdin, one on stdout: {"text": ...} or {"error": ...}.
@@ -10,6 +10,7 @@ One JSON object on stdin, one on stdout: {"text": ...} or {"error": ...}.
 import json
 import resource
 import sys
+from typing import Any
 
 
 def main() -> None:
@@ -37,8 +38,9 @@ def _limit(what: int, most: int) -> None:
     resource.setrlimit(what, (most, hard))
 
 
-def _render(job: dict) -> str:
-    pieces, size = [], 0
+def _render(job: dict[str, Any]) -> str:
+    pieces: list[str] = []
+    size = 0
     for piece in _environment().from_string(job["template"]).generate(**job["variables"]):
         size += len(piece)
         if size > job["characters"]:
@@ -47,7 +49,7 @@ def _render(job: dict) -> str:
     return "".join(pieces)
 
 
-def _environment():
+def _environment() -> Any:
     import datetime
 
     from jinja2 import nodes
@@ -59,37 +61,33 @@ def _environment():
     class Generation(Extension):
         """{% generation %} marks the assistant's words for training; the text is its body."""
 
-        tags = {"generation"}
+        tags = {"generation"}  # noqa: RUF012 (jinja declares it so)
 
-        def parse(self, parser):
+        def parse(self, parser: Any) -> nodes.Node:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body, lineno=line)
 
     class PublicNamespace(Namespace):
-        def __setitem__(self, name, value):
+        def __setitem__(self, name: str, value: Any) -> None:
             if str(name).startswith("_"):
                 raise SecurityError("names of a namespace must not start with an underscore")
             super().__setitem__(name, value)
 
-    def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-        return json.dumps(
-            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-        )
+    def tojson(value: Any, ensure_ascii: bool = False, **layout: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **layout)
 
-    def raise_exception(message):
+    def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    def strftime_now(form):
+    def strftime_now(form: str) -> str:
         return datetime.datetime.now().strftime(form)
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
     environment.filters["tojson"] = tojson
-    environment.globals.update(
-        raise_exception=raise_exception, strftime_now=strftime_now, namespace=PublicNamespace
-    )
+    environment.globals.update(raise_exception=raise_exception, strftime_now=strftime_now, namespace=PublicNamespace)
     return environment
 
 

@@ -23,6 +23,7 @@ from tercet.runtime.chat import render
 __all__ = ["StreamDecoder", "Tokenizer"]
 
 MAX_FILE = 256 << 20
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")  # templates may name them
 PENDING = 16  # tokens after which text that is no UTF-8 is shown with replacement characters
 REPLACEMENT = "\ufffd"
 
@@ -38,7 +39,7 @@ class Tokenizer:
     def __init__(self, tokenizer: tokenizers.Tokenizer, settings: Mapping[str, Any], eos_ids: Iterable[int]) -> None:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()  # guards the switch between matching special tokens and not
-        self._tokens = {name: _content(settings.get(name)) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        self._tokens = {name: _content(settings.get(name)) for name in NAMED_TOKENS}
         self.chat_template = _template(settings.get("chat_template"))
         end = tokenizer.token_to_id(self._tokens["eos_token"] or "")
         self.eos_ids: list[int] = sorted({*eos_ids, *([] if end is None else [end])})
@@ -92,7 +93,7 @@ class Tokenizer:
         if self.chat_template is None:
             raise FormatError("the model has no chat template; give a plain prompt instead")
         guard = _Guard(self._special)
-        variables = {name: token for name, token in self._tokens.items() if token is not None}
+        variables: dict[str, Any] = {name: token for name, token in self._tokens.items() if token is not None}
         variables.update(messages=guard.hide(list(messages)), add_generation_prompt=add_generation_prompt)
         text = render(self.chat_template, variables)
         ids: list[int] = []
@@ -209,7 +210,7 @@ class _Guard:
         tail = max(_overlap(inner[head:], token) for token in self._special)
         middle = inner[head : len(inner) - tail]
         middle = self._pattern.sub(lambda match: self._placeholder(match.group()), middle)
-        hidden = self._placeholder(inner[:head]) + middle + self._placeholder(inner[len(inner) - tail :] if tail else "")
+        hidden = self._placeholder(inner[:head]) + middle + self._placeholder(inner[head:][len(inner) - head - tail :])
         start = text.find(inner)
         return text[:start] + hidden + text[start + len(inner) :]
 
