@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -175,6 +177,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"hidden_size": 63, "head_dim": None}, "hidden_size is 63; it must be a multiple of num_attention_heads"),
     ("llama", {"num_key_value_heads": 3}, "num_key_value_heads is 3; it must be a divisor"),
     ("llama", {"head_dim": 15}, "must be even"),
+    ("llama", {"head_dim": 1024, "num_attention_heads": 1024}, "1024 heads of 1024 columns"),
+    ("qwen3", {"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "differ by layer type"),
+    (
+        "gemma3_text",
+        {"rope_parameters": {"rope_type": "linear", "factor": 8.0}},
+        "for each of full_attention, sli",
+    ),
     ("llama", {"num_hidden_layers": 1 << 29}, "num_hidden_layers is 536870912; it must be a whole number from 1 to"),
     ("llama", {"num_hidden_layers": 0}, "num_hidden_layers is 0"),
     ("llama", {"num_hidden_layers": 2.0}, "num_hidden_layers is 2.0"),
@@ -217,6 +226,11 @@ def test_a_missing_size_is_named(key: str) -> None:
 def test_not_a_config_at_all(config: Any) -> None:
     with pytest.raises(ModelError):
         families.program(config)
+
+
+def test_families_and_interpreter_import_no_torch() -> None:
+    code = "import sys, tercet.families, tercet.interpreter; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_supported_names_every_family() -> None:

@@ -21,6 +21,8 @@ from tercet.program import Function, Op, Program, Rope, Weight
 
 __all__ = ["ACTIVATIONS", "DecoderSpec", "Shape", "build", "read_shape"]
 
+MAX_COLUMNS = 1 << 18  # of a matrix: far above any model, below what int32 sums of a row can hold
+
 ACTIVATIONS: dict[str, Function] = {
     "silu": "silu",
     "swish": "silu",
@@ -100,12 +102,14 @@ def read_shape(config: Settings) -> Shape:
         raise config.error("hidden_size", f"a multiple of num_attention_heads ({heads}), at most 1024 for each head")
     else:
         head_dim = width // heads
-    if head_dim % 2:
-        raise ModelError(f"config.json: heads of {head_dim} columns cannot be rotated; head_dim must be even")
+    if head_dim % 2 or heads * head_dim > MAX_COLUMNS:
+        raise ModelError(
+            f"config.json: {heads} heads of {head_dim} columns; head_dim must be even, all of them <= {MAX_COLUMNS}"
+        )
     return Shape(
         vocab=config.integer("vocab_size", 1, 1 << 22),
         width=width,
-        inner=config.integer("intermediate_size", 1, 1 << 19),
+        inner=config.integer("intermediate_size", 1, MAX_COLUMNS),
         layers=config.integer("num_hidden_layers", 1, 1024),
         heads=heads,
         kv_heads=kv_heads,

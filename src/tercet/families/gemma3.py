@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tercet.families.decoder import ACTIVATIONS, DecoderSpec, read_shape
-from tercet.families.layers import sliding_layers, windows
+from tercet.families.layers import LAYER_TYPES, sliding_layers, windows
 from tercet.families.rope import make_rope, named
 from tercet.families.settings import Settings
 
@@ -56,8 +56,10 @@ def spec(config: Settings) -> DecoderSpec:
 
 
 def _rope(config: Settings, layer_type: str) -> Settings:
-    by_type = Settings(config.part("rope_parameters"), {}, "config.json: rope_parameters")
-    values = by_type.part(layer_type)
+    parameters = config.part("rope_parameters")
+    if not set(parameters) <= LAYER_TYPES.keys():
+        raise config.error("rope_parameters", "given for each of " + ", ".join(LAYER_TYPES))
+    values = Settings(parameters, {}, "config.json: rope_parameters").part(layer_type)
     if layer_type == "full_attention":
         values.update(config.part("rope_scaling"))
         values.setdefault("rope_theta", 1000000.0 if config.raw("rope_theta") is None else config.raw("rope_theta"))

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from tercet.families.rope import MAX_CONTEXT
 from tercet.families.settings import Settings
 
-__all__ = ["qwen_windows", "sliding_layers", "windows"]
+__all__ = ["LAYER_TYPES", "qwen_windows", "sliding_layers", "windows"]
 
-TYPES = {"full_attention": False, "sliding_attention": True}
+LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
 
 
 def sliding_layers(config: Settings, layers: int, rule: Callable[[int], bool]) -> tuple[bool, ...]:
@@ -20,7 +20,7 @@ def sliding_layers(config: Settings, layers: int, rule: Callable[[int], bool]) -
     if not isinstance(types, list) or len(types) != layers:
         raise config.error("layer_types", f"a list of num_hidden_layers ({layers}) names")
     named = Settings({str(layer): kind for layer, kind in enumerate(types)}, {}, "config.json: layer_types")
-    return tuple(named.choice(str(layer), TYPES) for layer in range(layers))
+    return tuple(named.choice(str(layer), LAYER_TYPES) for layer in range(layers))
 
 
 def windows(config: Settings, sliding: tuple[bool, ...]) -> tuple[int, ...]:

@@ -39,6 +39,8 @@ Frequencies = NDArray[np.float32]
 def parameters(config: Settings) -> Settings:
     """The RoPE settings of a model that has one kind for all layers, whichever way they are spelled."""
     values = config.part("rope_scaling") or config.part("rope_parameters")
+    if "full_attention" in values or "sliding_attention" in values:
+        raise ModelError("config.json: rope_parameters differ by layer type, which this family does not support")
     for key in ("rope_theta", "partial_rotary_factor"):
         if config.raw(key) is not None:
             values.setdefault(key, config.raw(key))
