@@ -1,0 +1,115 @@
+"""The whole walk on tiny models of every family: better than rounding, stoppable, the same again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tiny
+from tercet import families, interpreter
+from tercet.calibrate import calibrate, dequantized, rounded
+from tercet.calibrate.blocks import _Walk
+from tercet.recipe import Calibrate, Recipe
+from tercet.tensor import IntTensor, TernaryTensor
+
+SETTINGS = Calibrate(tokens=2048, context=64)
+
+
+def _case(family: str = "llama", recipe: str = "w1.58", **overrides: Any) -> tuple[Any, ...]:
+    _, config, tensors = tiny.model(family, **overrides)
+    program = families.program(config)
+    windows = np.stack([tiny.ids(64, seed=seed) for seed in range(32)])
+    return program, tensors, Recipe.load(recipe).plan(program), windows
+
+
+def _kl(program: Any, tensors: Any, solved: Any) -> float:
+    ids = tiny.ids(64, seed=99)
+    replaced = {**tensors, **{name: dequantized(tensor) for name, tensor in solved.items()}}
+    teacher, student = (interpreter.logits(program, each, ids).astype(np.float64) for each in (tensors, replaced))
+    teacher, student = (
+        x - np.log(np.exp(x - x.max(1, keepdims=True)).sum(1, keepdims=True)) - x.max(1, keepdims=True)
+        for x in (teacher, student)
+    )
+    return float((np.exp(teacher) * (teacher - student)).sum(1).mean())
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_beats_rounding_on_unseen_tokens(family: str) -> None:
+    program, tensors, plan, windows = _case(family)
+    solved = calibrate(program, tensors, plan, windows, SETTINGS)
+    assert set(solved) == set(plan)
+    assert all(isinstance(solved[name], TernaryTensor) for name in program.linears)
+    assert isinstance(solved["model.embed_tokens.weight"], IntTensor)
+    plain = {name: rounded(tensors[name], plan[name]) for name in plan}
+    assert _kl(program, tensors, solved) < _kl(program, tensors, plain)
+
+
+@pytest.mark.parametrize("quantizer", ["binary", "itf"])
+def test_binary_and_shifted_levels_too(quantizer: str) -> None:
+    program, tensors, _, windows = _case()
+    plan = Recipe.model_validate({"rules": [{"quantizer": quantizer}], "group_size": 32}).plan(program)
+    solved = calibrate(program, tensors, plan, windows, SETTINGS)
+    plain = {name: rounded(tensors[name], plan[name]) for name in plan}
+    assert _kl(program, tensors, solved) < _kl(program, tensors, plain)
+    first = solved[program.linears[0]]
+    assert isinstance(first, TernaryTensor)
+    assert (first.shift is not None) == (quantizer == "itf")
+
+
+def test_blocks_may_be_kept_in_float() -> None:
+    program, tensors, _, windows = _case()
+    rules = [{"match": "model.layers.0.*", "keep": "float16"}, {"quantizer": "l2"}]
+    plan = Recipe.model_validate({"rules": rules}).plan(program)
+    solved = calibrate(program, tensors, plan, windows, SETTINGS)
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert np.array_equal(solved[name], tensors[name].astype(np.float16))
+
+
+def test_stopped_and_started_again_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, tensors, plan, windows = _case(num_hidden_layers=4)
+    whole = calibrate(program, tensors, plan, windows, SETTINGS)
+
+    def stop(done: int, _: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path, progress=stop)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    solved_now: list[str] = []
+    solve = _Walk._solve
+
+    def counted(self: _Walk, stage: Any, *rest: Any) -> Any:
+        solved_now.extend(op.weight for op in stage.linears)
+        return solve(self, stage, *rest)
+
+    monkeypatch.setattr(_Walk, "_solve", counted)
+    resumed = calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path)
+    assert solved_now == [name for names in program.blocks[2:] for name in names]
+    for name, tensor in whole.items():
+        assert tensor.equals(resumed[name])  # type: ignore[union-attr]
+
+
+def test_what_a_block_depends_on_is_its_name_in_the_cache(tmp_path: Path) -> None:
+    program, tensors, plan, windows = _case()
+    calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path)
+    calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    tensors["model.layers.1.mlp.up_proj.weight"] *= 2
+    calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 3  # the first block is still what it was
+    calibrate(program, tensors, plan, windows, SETTINGS.model_copy(update={"sweeps": 0}), cache=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 5
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a zip", None])
+def test_a_damaged_cache_file_is_calibrated_again(tmp_path: Path, damage: bytes | None) -> None:
+    program, tensors, plan, windows = _case()
+    whole = calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path)
+    for file in tmp_path.glob("*.npz"):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data if damage is None else damage)
+    again = calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path)
+    assert all(tensor.equals(again[name]) for name, tensor in whole.items())  # type: ignore[union-attr]

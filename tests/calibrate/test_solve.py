@@ -1,0 +1,103 @@
+"""Each closed form does what it says: it is the optimum, or never worse than what it starts from."""
+
+import numpy as np
+import pytest
+import torch
+
+from tercet.calibrate.descent import sweep
+from tercet.calibrate.feedback import error_feedback
+from tercet.calibrate.refit import refit
+from tercet.calibrate.solve import solve
+from tercet.calibrate.statistics import Statistics, damped
+from tercet.quantizers import AbsMeanConfig, BinaryConfig, ItfConfig, L2Config, Levels, QuantizerConfig
+
+CONFIGS = [L2Config(group_size=32), BinaryConfig(group_size=32), ItfConfig(group_size=32), L2Config(group_size="row")]
+BY_NAME = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.name}-{config.group_size}")
+
+
+def _case(rows: int = 24, cols: int = 128, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights, and the damped Hessian of correlated inputs of unequal size."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(cols, cols, generator=generator) * torch.logspace(-1, 0.5, cols)
+    x = torch.randn(4 * cols, cols, generator=generator) @ mixing
+    return torch.randn(rows, cols, generator=generator), damped(x.T @ x, 0.01)
+
+
+def _error(weight: torch.Tensor, hessian: torch.Tensor, levels: Levels) -> float:
+    apart = (weight - levels.dequantize()).double()
+    return float(((apart @ hessian.double()) * apart).sum())
+
+
+@BY_NAME
+def test_error_feedback_beats_rounding_and_descent_never_loses(config: QuantizerConfig) -> None:
+    weight, hessian = _case()
+    quantizer = config.build()
+    rounded = quantizer.solve(weight)
+    codes = error_feedback(weight, hessian, rounded, binary=quantizer.binary)
+    levels = Levels(codes, rounded.scale, rounded.shift)
+    errors = [_error(weight, hessian, rounded), _error(weight, hessian, levels)]
+    assert errors[1] < 0.8 * errors[0]
+    for _ in range(3):
+        codes = sweep(weight, hessian, levels, binary=quantizer.binary)
+        levels = Levels(codes, levels.scale, levels.shift)
+        errors.append(_error(weight, hessian, levels))
+        assert errors[-1] <= errors[-2] * (1 + 1e-5)
+    if quantizer.binary:
+        assert set(codes.unique().tolist()) == {-1, 1}
+
+
+@pytest.mark.parametrize("begin", [0, 63, 64, 127])
+def test_a_sweep_moves_each_column_to_its_best_level(begin: int) -> None:
+    """After the sweep's last column is set nothing else has moved, so no other level of it may be better."""
+    weight, hessian = _case()
+    order = torch.cat([torch.arange(begin + 1, 128), torch.arange(begin + 1)])  # `begin` comes last
+    weight, hessian = weight[:, order], hessian[order][:, order]
+    levels = L2Config(group_size="row").build().solve(weight)
+    levels = Levels(sweep(weight, hessian, levels, binary=False), levels.scale)
+    for code in (-1, 0, 1):
+        other = levels.codes.clone()
+        other[:, -1] = code
+        apart = [(weight - Levels(c, levels.scale).dequantize()).double() for c in (levels.codes, other)]
+        mine, theirs = (((a @ hessian.double()) * a).sum(1) for a in apart)
+        assert (mine <= theirs * (1 + 1e-6)).all()
+
+
+@BY_NAME
+def test_refit_is_the_least_squares_answer(config: QuantizerConfig) -> None:
+    weight, hessian = _case()
+    quantizer = config.build()
+    start = quantizer.solve(weight)
+    levels = refit(weight, hessian, start, binary=quantizer.binary)
+    root = torch.linalg.cholesky(hessian).T.double()  # |root w|^2 = w H w
+    groups = start.scale.shape[1]
+    member = torch.repeat_interleave(torch.eye(groups), weight.shape[1] // groups, dim=1)
+    for row in range(len(weight)):
+        bases = [start.codes[row] * member] if start.shift is None else [start.codes[row] * member, member]
+        design = root @ torch.cat(bases).T.double()
+        target = root @ weight[row].double()
+        best = target - design @ torch.linalg.lstsq(design, target[:, None]).solution[:, 0]
+        mine = root @ (weight[row] - levels.dequantize()[row]).double()
+        assert mine.norm() <= best.norm() * 1.01  # the hold on the old scales, and float16
+
+
+def test_groups_of_zeros_keep_their_scale() -> None:
+    weight, hessian = _case()
+    weight[:, :32] = 0
+    levels = solve(weight, hessian, AbsMeanConfig(group_size=32), damping=0.01, sweeps=1)
+    assert np.isfinite(levels.dequantize().numpy()).all()
+
+
+def test_the_correction_answers_what_both_streams_lack() -> None:
+    generator = torch.Generator().manual_seed(0)
+    quantized, original = torch.randn(2, 1, 512, 16, generator=generator)
+    lacking = torch.randn(1, 512, 8, generator=generator)
+    weight = torch.randn(8, 16, generator=generator)
+    statistics = Statistics(16)
+    for at in (slice(0, 200), slice(200, 512)):
+        statistics.add(quantized[:, at], original[:, at], {"a": lacking[:, at]})
+    full = statistics.corrected("a", weight, inputs=1, residual=1, damping=1e-7)
+    target = original[0] @ weight.T + lacking[0]
+    assert torch.allclose(full.T, torch.linalg.lstsq(quantized[0], target).solution, atol=1e-4)
+    assert torch.allclose(statistics.corrected("a", weight, inputs=0, residual=0, damping=0.05), weight)
+    inputs_only = statistics.corrected("b", weight, inputs=1, residual=1, damping=1e-7)
+    assert torch.allclose(inputs_only.T, torch.linalg.lstsq(quantized[0], original[0] @ weight.T).solution, atol=1e-4)
