@@ -59,8 +59,10 @@ def freeze(model: nn.Module) -> dict[str, TernaryTensor]:
             continue
         for key, chain in cast(nn.ModuleDict, module.parametrizations).items():
             quantizer = cast(parametrize.ParametrizationList, chain)[0]
+            if not isinstance(quantizer, Quantizer):
+                continue
             original = cast(Tensor, chain.original)
-            if isinstance(quantizer, Quantizer) and id(original) not in seen:
+            if id(original) not in seen:
                 seen.add(id(original))
                 tensors[f"{path}.{key}" if path else key] = quantizer.freeze(original)
     return tensors

@@ -53,7 +53,8 @@ def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, program: Pr
     formats = {name: _format(name, rule, format) for name, rule in chosen.items()}
     widths = {name: program.weights[name].shape[1] for name in chosen}
     if group == "auto":
-        group = _auto([widths[name] for name, rule in chosen.items() if _takes_group(rule)], "t19" in formats.values())
+        takers = [name for name, rule in chosen.items() if _takes_group(rule)]
+        group = _auto([widths[name] for name in takers], "t19" in [formats[name] for name in takers])
     planned: dict[str, Planned] = {}
     for name, rule in chosen.items():
         size = (rule.quantizer.group_size if rule.quantizer else None) or group
