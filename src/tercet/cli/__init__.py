@@ -1,0 +1,35 @@
+"""The `tercet` command.
+
+stdout carries a command's result, or one JSON object with --json; progress and logs go to stderr. Exit codes: 0 done,
+1 a `TercetError` (one line on stderr), 2 usage, 130 interrupted. Commands import what they need when they run, so that
+`tercet generate` on a machine without torch works, and `--help` is quick.
+"""
+
+from __future__ import annotations
+
+from tercet.cli import files, make, measure, talk
+from tercet.cli.common import Commands, typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="tercet",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Turn a pretrained language model ternary, and run it on a CPU.",
+)
+app.command("quantize")(make.quantize)
+app.command("eval")(measure.evaluate)
+app.command("generate")(talk.generate)
+app.command("chat")(talk.chat)
+app.command("bench")(measure.bench)
+app.command("inspect")(files.inspect)
+app.command("verify")(files.verify)
+app.command("info")(files.info)
+app.command("demo")(make.demo)
+
+
+def main() -> None:
+    app()

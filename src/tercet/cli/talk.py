@@ -1,0 +1,131 @@
+"""Commands that make a packed model speak: generate, chat. No torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tercet.cli.common import AsJson, Threads, emit, typer
+
+if TYPE_CHECKING:
+    from tercet.runtime import Engine, Sampling, Tokenizer
+
+__all__ = ["chat", "generate"]
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A packed folder.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Tokens at most.")]
+Temperature = Annotated[float, typer.Option("--temperature", min=0, max=100, help="0: always the likeliest token.")]
+TopK = Annotated[int, typer.Option("--top-k", min=0, help="Choose among the k likeliest; 0: all.")]
+TopP = Annotated[float, typer.Option("--top-p", min=0, max=1, help="Choose among the likeliest of this total mass.")]
+MinP = Annotated[
+    float, typer.Option("--min-p", min=0, max=1, help="Drop what is less likely than this times the best.")
+]
+Penalty = Annotated[float, typer.Option("--repetition-penalty", min=0.01, max=100, help="Above 1: repeat less.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same text.")]
+Stop = Annotated[list[str] | None, typer.Option("--stop", help="End before this text; may be given several times.")]
+
+
+def generate(
+    folder: Folder,
+    prompt: Annotated[str, typer.Argument(help="The text to go on from; - reads standard input.")],
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: Penalty = 1.0,
+    seed: Seed = 0,
+    stop: Stop = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a text, on stdout as it comes."""
+    from tercet.runtime import Engine, Sampling, Tokenizer
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    engine, tokenizer = Engine.open(folder, threads=threads), Tokenizer.open(folder)
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
+    reply = Reply(engine, tokenizer, tokenizer.encode(text), sampling, stop or [])
+    _stream(reply, show=not as_json)
+    if as_json:
+        emit({"text": reply.text, "tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}, True, str)
+
+
+def chat(
+    folder: Folder,
+    system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
+    max_tokens: MaxTokens = 512,
+    temperature: Temperature = 0.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
+    repetition_penalty: Penalty = 1.0,
+    seed: Seed = 0,
+    stop: Stop = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Talk with the model by its own chat template: one message a line, end with Ctrl-D.
+
+    With --json, one object a reply.
+    """
+    from tercet.runtime import Engine, Sampling, Tokenizer
+
+    engine, tokenizer = Engine.open(folder, threads=threads), Tokenizer.open(folder)
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
+    messages = [{"role": "system", "content": system}] if system else []
+    for line in _lines():
+        messages.append({"role": "user", "content": line})
+        reply = Reply(engine, tokenizer, tokenizer.apply_chat(messages), sampling, stop or [])
+        _stream(reply, show=not as_json)
+        if as_json:
+            emit({"text": reply.text, "tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}, True, str)
+        messages.append({"role": "assistant", "content": reply.text})
+
+
+class Reply:
+    """A generated text: iterate over it once for its pieces; then `text` and `tokens` are whole."""
+
+    def __init__(
+        self, engine: Engine, tokenizer: Tokenizer, prompt: list[int], sampling: Sampling, stop: list[str]
+    ) -> None:
+        self.text = ""
+        self.tokens: list[int] = []
+        self.prompt_tokens = len(prompt)
+        self._decoder = tokenizer.stream(stop)
+        self._ids: Iterator[int] = iter(engine.generate(prompt, sampling, tokenizer.eos_ids))
+
+    def __iter__(self) -> Iterator[str]:
+        for token in self._ids:
+            self.tokens.append(token)
+            yield self._grow(self._decoder.push(token))
+            if self._decoder.stopped:
+                return
+        yield self._grow(self._decoder.finish())
+
+    def _grow(self, piece: str) -> str:
+        self.text += piece
+        return piece
+
+
+def _stream(reply: Reply, show: bool) -> None:
+    for piece in reply:
+        if show:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    if show:
+        print(flush=True)
+
+
+def _lines() -> Iterator[str]:
+    """The user's messages; the prompt sign goes to stderr, so that stdout is the model's words alone."""
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", file=sys.stderr, flush=True)
+        line: Any = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()

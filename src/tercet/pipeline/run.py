@@ -1,0 +1,179 @@
+"""source -> plan -> calibrated or rounded tensors -> packed folder -> comparison with the original.
+
+A loop over stages without state of its own: what can be resumed (blocks already calibrated, sources already converted)
+lies in the cache, keyed by content; the folder appears whole, by one rename, or not at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tercet import artifact, families, sources
+from tercet.calibrate import Quantized, calibrate, rounded
+from tercet.errors import TercetError
+from tercet.evaluate import windows
+from tercet.evaluate.float_model import set_threads
+from tercet.evaluate.rows import Row, markdown
+from tercet.pipeline.card import append, card
+from tercet.pipeline.compare import compare_with_original, protocol
+from tercet.pipeline.convert import convert
+from tercet.pipeline.measure import Progress, silent
+from tercet.pipeline.texts import Text, choose
+from tercet.program import Program
+from tercet.recipe import Planned, Recipe
+from tercet.runtime import Tokenizer
+from tercet.sources.cache import cache_dir
+
+__all__ = ["Report", "folder_mb", "quantize"]
+
+EVALUATION_SEED = 1 << 32  # of generated text, far from any calibration seed a person would choose
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `quantize` did.
+
+    Attributes:
+        folder: the packed folder.
+        text: what calibration read; None where weights were only rounded.
+        seconds: wall clock of making the folder, the comparison not counted.
+        rows: original and packed model; empty where no comparison was asked for.
+        protocol: how the rows were measured, one sentence.
+    """
+
+    folder: Path
+    text: str | None
+    seconds: float
+    file_mb: float
+    rows: tuple[Row, ...] = ()
+    protocol: str = ""
+    errors: dict[str, float] = field(default_factory=dict, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "text": self.text,
+            "seconds": self.seconds,
+            "file_mb": self.file_mb,
+            "rows": [row.as_dict() for row in self.rows],
+            "protocol": self.protocol,
+        }
+
+
+def quantize(
+    source: str | sources.Source,
+    out: str | Path,
+    recipe: str | Path | Recipe = "w1.58",
+    *,
+    text: str | Path | None = None,
+    tokens: int | None = None,
+    seed: int | None = None,
+    eval_text: str | Path | None = None,
+    eval_tokens: int | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Quantize a pretrained model into a packed folder, and compare the two.
+
+    Args:
+        source: a name, folder, GGUF file or hub id (`tercet.sources.resolve`).
+        out: the folder to write; an earlier packed folder there is replaced, anything else refused.
+        recipe: a recipe, its file, or the name of one that ships.
+        text: calibration text: a file, "default" or "generated"; the recipe's if None.
+        tokens, seed: override the recipe's.
+        eval_text: text of the comparison, likewise.
+        eval_tokens: tokens of the comparison; the recipe's if None, no comparison if 0.
+        threads: of torch and of the engine.
+        progress: called with (what, done, total).
+
+    Raises TercetError: one line that says what was wrong and what to do.
+    """
+    begin = time.monotonic()
+    step = progress or silent
+    origin = source if isinstance(source, sources.Source) else sources.resolve(source)
+    rules = _overridden(recipe if isinstance(recipe, Recipe) else Recipe.load(recipe), tokens, seed, eval_tokens)
+    program = families.program(origin.config)
+    plan = rules.plan(program)
+    folder = _checked_target(Path(out))
+    quantized, used = _quantized(origin, program, rules, plan, text, threads, step)
+    packed, errors = convert(program, origin.tensors(), plan, quantized, lambda i, n: step("pack", i, n))
+    artifact.save(
+        folder,
+        model=origin.config,
+        tensors=packed,
+        tokenizer_files=origin.tokenizer_files(),
+        recipe=rules.model_dump(mode="json"),
+        card=lambda facts: card(origin.name, rules, used, facts),
+        generation=origin.generation(),
+        source=origin.origin,
+        calibration={"text": None if used is None else used.origin, "error": errors},
+    )
+    seconds = time.monotonic() - begin
+    rows: tuple[Row, ...] = ()
+    how = ""
+    if eval_tokens != 0:
+        chosen = choose(eval_text or rules.evaluate.text, "test", origin, rules.evaluate.tokens, seed=EVALUATION_SEED)
+        rows = compare_with_original(origin, {"packed": folder}, chosen, rules.evaluate, threads, step)
+        how = protocol(chosen, rules.evaluate)
+        append(folder, f"## Compared with the original\n\n{markdown(rows)}\n{how}\n")
+    name = None if used is None else used.name
+    return Report(folder, name, seconds, folder_mb(folder), rows, how, errors)
+
+
+def _checked_target(folder: Path) -> Path:
+    """Refuses now what `artifact.save` would refuse after all the work."""
+    if folder.exists() and not (folder.is_dir() and (artifact.is_artifact(folder) or not any(folder.iterdir()))):
+        raise TercetError(f"{folder}: something else is there, and is left alone; choose another folder")
+    return folder
+
+
+def _overridden(recipe: Recipe, tokens: int | None, seed: int | None, eval_tokens: int | None) -> Recipe:
+    """The recipe with what the caller gave; a window is never longer than all the tokens."""
+    fields = recipe.model_dump(mode="json")
+    parts = (("calibrate", {"tokens": tokens, "seed": seed}), ("evaluate", {"tokens": eval_tokens or None}))
+    for part, given in parts:
+        if fields[part] is not None:
+            fields[part] |= {key: value for key, value in given.items() if value is not None}
+            fields[part]["context"] = min(fields[part]["context"], fields[part]["tokens"])
+    return Recipe.parse(fields)
+
+
+def _quantized(
+    source: sources.Source,
+    program: Program,
+    recipe: Recipe,
+    plan: Mapping[str, Planned],
+    file: str | Path | None,
+    threads: int | None,
+    step: Progress,
+) -> tuple[dict[str, Quantized], Text | None]:
+    """Every planned matrix, and the text that calibration read (None: weights were only rounded)."""
+    settings, tensors = recipe.calibrate, source.tensors()
+    set_threads(threads)
+    if settings is None or not any(planned.quantizer for planned in plan.values()):
+        made = {}
+        for done, (name, planned) in enumerate(plan.items(), start=1):
+            made[name] = rounded(np.array(tensors[name]), planned)
+            step("round", done, len(plan))
+        return made, None
+    text = choose(file or settings.text, "train", source, settings.tokens, settings.seed)
+    tokenizer = Tokenizer.open(source.folder)
+    prefix = tokenizer.encode("")
+    ids = tokenizer.encode(text.content)[len(prefix) :]
+    cut = windows(ids, min(settings.context, program.context), settings.tokens, prefix=prefix)
+    cache = cache_dir() / "calibration"
+    blocks = calibrate(
+        program, tensors, plan, cut, settings, cache=cache, progress=lambda i, n: step("calibrate blocks", i, n)
+    )
+    return blocks, text
+
+
+def folder_mb(folder: Path) -> float:
+    """10^6 bytes of all files in the folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

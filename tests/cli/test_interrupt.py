@@ -1,0 +1,61 @@
+"""Ctrl-C while a model is calibrated: one line, exit code 130, nothing half-written; the same command then goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# The command, in a process of its own that gets a real SIGINT when its first block is calibrated, or never.
+SCRIPT = """
+import contextlib, os, signal, sys
+from tercet.cli import main, make
+
+@contextlib.contextmanager
+def watched():
+    def progress(what, done, total):
+        print(f"progress {what} {done}/{total}", file=sys.stderr)
+        if what == os.environ.get("INTERRUPT") and done == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+    yield progress
+
+make.progress_bar = watched
+main()
+"""
+
+
+@pytest.fixture
+def run(source: Path, text: Path, tmp_path: Path, environment: dict[str, str]):
+    def start(out: str, interrupt: str = "", cache: str = "cache") -> subprocess.CompletedProcess[str]:
+        options = ["--text", str(text), "--tokens", "512", "--eval-tokens", "0", "--threads", "1"]
+        return subprocess.run(
+            [sys.executable, "-c", SCRIPT, "quantize", str(source), "-o", str(tmp_path / out), *options],
+            env={**environment, "INTERRUPT": interrupt, "TERCET_CACHE": str(tmp_path / cache)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return start
+
+
+@pytest.mark.parametrize("stage", ["calibrate blocks", "pack"])
+def test_interrupted_and_run_again(run, stage: str, tmp_path: Path) -> None:
+    stopped = run("out", interrupt=stage)
+    assert stopped.returncode == 130, stopped.stderr
+    said = [line for line in stopped.stderr.splitlines() if not line.startswith("progress ")]
+    assert len(said) == 1
+    assert "run the same command again" in said[0]
+    assert "Traceback" not in stopped.stderr
+    assert stopped.stdout == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["cache"]
+
+    again = run("out")
+    assert again.returncode == 0, again.stderr
+    whole = run("whole", cache="other")
+    weights = "model.safetensors"
+    assert (tmp_path / "out" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["cache", "other", "out", "whole"]
+    assert whole.returncode == 0

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tercet.errors import TercetError
+from tercet.evaluate import windows
+
+
+@given(st.integers(2, 300), st.integers(2, 40), st.integers(2, 200) | st.none())
+def test_windows_are_the_text_in_order_without_overlap(length: int, context: int, tokens: int | None) -> None:
+    ids = np.arange(length)
+    cut = windows(ids, context, tokens)
+    assert np.array_equal(cut.ravel(), ids[: cut.size])
+    assert cut.shape[1] == min(context, length, tokens or context)
+    limit = min(length, tokens or length)
+    assert limit - cut.shape[1] < cut.size <= limit
+
+
+@given(st.integers(3, 100), st.integers(3, 40))
+def test_a_prefix_starts_every_window_and_takes_no_text(length: int, context: int) -> None:
+    cut = windows(np.arange(length), context, prefix=[777])
+    assert (cut[:, 0] == 777).all()
+    assert np.array_equal(cut[:, 1:].ravel(), np.arange(cut.shape[0] * (cut.shape[1] - 1)))
+
+
+@pytest.mark.parametrize(("length", "context"), [(0, 8), (1, 8), (5, 1)])
+def test_nothing_to_score_is_said(length: int, context: int) -> None:
+    with pytest.raises(TercetError, match="nothing to score"):
+        windows(np.arange(length), context)

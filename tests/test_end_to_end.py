@@ -1,0 +1,62 @@
+"""The whole way on the first three blocks of the real SmolLM2: source, calibration, packed folder, engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tercet.runtime import Engine, Tokenizer
+
+import smollm2
+from tercet import sources
+from tercet.evaluate import compare, windows
+from tercet.evaluate.float_model import FloatModel
+from tercet.evaluate.models import EngineModel
+from tercet.pipeline import quantize
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> sources.Source:
+    folder = smollm2.truncated(sources.resolve("smollm2"), tmp_path_factory.mktemp("smollm2") / "three", 3)
+    return sources.resolve(str(folder))
+
+
+@pytest.fixture(scope="module")
+def folders(source: sources.Source, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("packed")
+    torch.set_num_threads(1)
+    file = place / "text.txt"
+    file.write_text(smollm2.text(0), encoding="utf-8")
+    for recipe in ("w1.58", "w1.58-rounded"):
+        quantize(source, place / recipe, recipe, text=file, tokens=2048, eval_tokens=0)
+    return {recipe: place / recipe for recipe in ("w1.58", "w1.58-rounded")}
+
+
+@pytest.fixture(scope="module")
+def held_out(source: sources.Source) -> np.ndarray:
+    return windows(Tokenizer.open(source.folder).encode(smollm2.text(1)), 256, 1024)
+
+
+def test_calibration_saves_most_of_what_rounding_destroys(
+    source: sources.Source, folders: dict[str, Path], held_out: np.ndarray
+) -> None:
+    models = {name: EngineModel(Engine.open(folder)) for name, folder in folders.items()}
+    got = compare(models, held_out, FloatModel(source.model()))
+    assert got["w1.58"].kl < 0.5 * got["w1.58-rounded"].kl
+    assert got["w1.58"].top1_agreement > got["w1.58-rounded"].top1_agreement
+
+
+def test_the_engine_computes_what_torch_computes_with_the_same_weights(
+    source: sources.Source, folders: dict[str, Path], held_out: np.ndarray
+) -> None:
+    teacher = FloatModel(smollm2.dequantized(source, folders["w1.58"]))
+    checked = Engine.open(folders["w1.58"], activations="float32", kv="float32")
+    models = {"int8": EngineModel(Engine.open(folders["w1.58"])), "float": EngineModel(checked)}
+    got = compare(models, held_out[:2], teacher)
+    assert got["int8"].kl < 0.01
+    assert got["int8"].top1_agreement >= 0.95
+    assert got["float"].kl < 1e-6
+    wanted, logits = teacher(held_out[0]), checked.logits(held_out[0])
+    assert np.abs(logits - wanted).max() < 1e-4 * np.abs(wanted).max()
