@@ -214,7 +214,11 @@ def _remove_stale(target: Path) -> None:
 def _temporary(target: Path, create: Callable[[Path], int]) -> tuple[Path, int]:
     """A new temporary and the open descriptor that locks it."""
     path = _sibling(target, "tmp")
-    lock = create(path)
+    try:
+        lock = create(path)
+    except BaseException:
+        _remove(path)
+        raise
     with contextlib.suppress(OSError):  # a file system without locks: then nobody takes it for stale either
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return path, lock
