@@ -147,7 +147,9 @@ def _check_groups(
         if values is None:
             continue
         if values.dtype != np.float16 or values.ndim != 2 or values.shape[0] != codes.shape[0]:
-            raise QuantizeError(f"{name}: {what} is {values.dtype}{list(values.shape)}; it must be float16[out, groups]")
+            raise QuantizeError(
+                f"{name}: {what} is {values.dtype}{list(values.shape)}; it must be float16[out, groups]"
+            )
         if values.shape[1] < 1 or codes.shape[1] % values.shape[1]:
             raise QuantizeError(f"{name}: {values.shape[1]} groups do not divide {codes.shape[1]} columns")
         if not np.isfinite(values).all():

@@ -38,7 +38,7 @@ def _kl(program: Any, tensors: Any, solved: Any) -> float:
 def test_beats_rounding_on_unseen_tokens(family: str) -> None:
     program, tensors, plan, windows = _case(family)
     solved = calibrate(program, tensors, plan, windows, SETTINGS)
-    assert set(solved) == set(plan)
+    assert set(solved) == {*plan, program.ops[-2].weight}
     assert all(isinstance(solved[name], TernaryTensor) for name in program.linears)
     assert isinstance(solved["model.embed_tokens.weight"], IntTensor)
     plain = {name: rounded(tensors[name], plan[name]) for name in plan}
@@ -88,7 +88,7 @@ def test_stopped_and_started_again_gives_the_same_bits(tmp_path: Path, monkeypat
     resumed = calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path)
     assert solved_now == [name for names in program.blocks[2:] for name in names]
     for name, tensor in whole.items():
-        assert tensor.equals(resumed[name])  # type: ignore[union-attr]
+        assert np.array_equal(dequantized(tensor), dequantized(resumed[name]))
 
 
 def test_what_a_block_depends_on_is_its_name_in_the_cache(tmp_path: Path) -> None:
@@ -112,4 +112,4 @@ def test_a_damaged_cache_file_is_calibrated_again(tmp_path: Path, damage: bytes 
         data[len(data) // 2] ^= 1
         file.write_bytes(data if damage is None else damage)
     again = calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path)
-    assert all(tensor.equals(again[name]) for name, tensor in whole.items())  # type: ignore[union-attr]
+    assert all(np.array_equal(dequantized(tensor), dequantized(again[name])) for name, tensor in whole.items())

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.calibrate.cache import BlockCache
+from tercet.calibrate.final_norm import fit_gains
 from tercet.calibrate.forward import Buffers, run
 from tercet.calibrate.keep import Quantized, dequantized, rounded
 from tercet.calibrate.solve import solve
@@ -44,7 +45,7 @@ def calibrate(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Quantized]:
-    """Every planned matrix, those with a quantizer calibrated on `windows`.
+    """Every planned matrix, those with a quantizer calibrated on `windows`, and the last norm's fitted weight.
 
     Args:
         program: of the model.
@@ -74,7 +75,10 @@ def calibrate(
         solved.update(found)
         if progress:
             progress(index + 1, len(blocks))
-    return {name: solved[name] if name in solved else rounded(tensors[name], plan[name]) for name in plan}
+    solved.update({name: rounded(tensors[name], plan[name]) for name in plan if name not in solved})
+    norm, head = program.ops[-2:]
+    solved[norm.weight] = walk.last_norm(norm, tensors[norm.weight], dequantized(solved[head.weight]))
+    return solved
 
 
 class _Walk:
@@ -114,6 +118,17 @@ class _Walk:
                 solved[name] = levels.to_tensor()
                 quantized[name] = levels.dequantize()
         return solved
+
+    @torch.inference_mode()
+    def last_norm(self, op: Op, weight: NDArray[np.float32], head: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The weight of the norm before the head, fitted to the dequantized `head`."""
+        plain = {op.weight: torch.full(weight.shape, 1 - op.offset), op.bias: torch.zeros(weight.shape)}
+        for streams in self.streams:
+            for buffers in streams:
+                run(self.program, op, buffers, plain)
+        pairs = ((ternary[op.output], floats[op.output]) for floats, ternary in self.streams)
+        gains = fit_gains(pairs, torch.from_numpy(weight + np.float32(op.offset)), torch.from_numpy(head))
+        return gains.numpy() - np.float32(op.offset)
 
     def _unsolved(self, stage: Stage) -> list[Op]:
         return [op for op in stage.linears if self.plan[op.weight].quantizer is not None]
