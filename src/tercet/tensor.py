@@ -48,7 +48,7 @@ class TernaryTensor:
     @property
     def group_size(self) -> int:
         """Input columns that share a scale; the whole row where scales are per row."""
-        return self.codes.shape[1] // self.scale.shape[1]
+        return int(self.codes.shape[1] // self.scale.shape[1])
 
     def dequantize(self) -> NDArray[np.float32]:
         """float32[out, in]: f32(scale)*T + f32(shift), one rounding (the product is exact)."""
@@ -97,7 +97,7 @@ class IntTensor:
     @property
     def group_size(self) -> int:
         """Input columns that share a scale; the whole row where scales are per row."""
-        return self.codes.shape[1] // self.scale.shape[1]
+        return int(self.codes.shape[1] // self.scale.shape[1])
 
     def dequantize(self) -> NDArray[np.float32]:
         """float32[out, in]: f32(scale)*q, exact."""

@@ -22,7 +22,10 @@ def convert(
     quantized: Mapping[str, Quantized],
     progress: Callable[[int, int], None],
 ) -> tuple[dict[str, PackedTensor | NDArray[np.float32]], dict[str, float]]:
-    """Every tensor the program reads, packed, and the relative error |W - packed W| / |W| of each matrix."""
+    """Every tensor the program reads, packed, and the relative error |W - packed W| / |W| of each matrix.
+
+    Vectors are stored as `quantized` has them (calibration fits the last norm), else as they were.
+    """
     packed: dict[str, PackedTensor | NDArray[np.float32]] = {}
     errors: dict[str, float] = {}
     for done, name in enumerate(program.weights, start=1):
@@ -32,6 +35,6 @@ def convert(
             length = float(np.linalg.norm(weight))
             errors[name] = float(np.linalg.norm(weight - dequantized(quantized[name]))) / length if length else 0.0
         else:
-            packed[name] = weight.astype(np.float32)
+            packed[name] = dequantized(quantized[name]) if name in quantized else weight.astype(np.float32)
         progress(done, len(program.weights))
     return packed, errors

@@ -166,7 +166,10 @@ def _quantized(
     tokenizer = Tokenizer.open(source.folder)
     prefix = tokenizer.encode("")
     ids = tokenizer.encode(text.content)[len(prefix) :]
-    cut = windows(ids, min(settings.context, program.context), settings.tokens, prefix=prefix)
+    cut = windows(ids, min(settings.context, program.context), prefix=prefix)
+    # From all over the text: a few whole articles would say less about the model's inputs than parts of many.
+    drawn = np.random.default_rng(settings.seed).permutation(len(cut))[: max(1, settings.tokens // cut.shape[1])]
+    cut = cut[np.sort(drawn)]
     cache = cache_dir() / "calibration"
     blocks = calibrate(
         program, tensors, plan, cut, settings, cache=cache, progress=lambda i, n: step("calibrate blocks", i, n)
