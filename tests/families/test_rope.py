@@ -47,6 +47,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "beta_slow": 2.0,
         "truncate": False,
     },
+    "yarn-low-base": {"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0},  # the ramp ends past the last column
     "yarn-attention": {"rope_type": "yarn", "factor": 4.0, "attention_factor": 0.7},
     "yarn-mscale": {"rope_type": "yarn", "factor": 40.0, "mscale": 1.5, "mscale_all_dim": 0.7},
     "longrope": LONG,
