@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tercet import _native, kernels
 from tercet.artifact import Artifact
-from tercet.errors import EngineError, ModelError
+from tercet.errors import EngineError, ModelError, QuantizeError
 from tercet.families import program as program_of
 from tercet.packing import PackedTensor, pack, unpack
 from tercet.program import Program
@@ -280,11 +280,9 @@ def _build(program: Program, tensors: Tensors) -> _native.ProgramBuilder:
 
 
 def _matrix(name: str, tensor: PackedTensor | NDArray[np.float32]) -> _native.Matrix:
-    if not isinstance(tensor, PackedTensor):
-        tensor = pack(np.asarray(tensor, np.float32), "f32")
     try:
-        return kernels.matrix(tensor)
-    except EngineError as error:
+        return kernels.matrix(tensor if isinstance(tensor, PackedTensor) else pack(tensor, "f32"))
+    except (EngineError, QuantizeError) as error:
         raise ModelError(f"{name}: {error}") from None
 
 

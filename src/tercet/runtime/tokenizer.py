@@ -161,10 +161,13 @@ class StreamDecoder:
 
     def _release(self, text: str) -> str:
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        # The stop string that is complete first, so that it does not matter how the text falls into tokens.
+        found = [
+            (self._held.find(stop) + len(stop), self._held.find(stop)) for stop in self._stop if stop in self._held
+        ]
         if found:
             self.stopped = True
-            cut = min(found)
+            cut = min(found)[1]
         else:
             cut = len(self._held) - max((_overlap(self._held, stop) for stop in self._stop), default=0)
         ready, self._held = self._held[:cut], self._held[cut:]
