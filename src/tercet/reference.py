@@ -49,7 +49,7 @@ def linear(
     acc = np.zeros((len(x), weight.shape[0]), np.float32)
     for g in range(weight.scale.shape[1]):
         part = slice(g * size, (g + 1) * size)
-        products = codes[:, part].astype(np.int64) @ weight.codes[:, part].astype(np.int64).T
+        products = codes[:, part].astype(np.float64) @ weight.codes[:, part].astype(np.float64).T  # exact below 2^53
         sx = scale[:, g, None]
         acc = fma(sx * weight.scale[:, g].astype(np.float32), products.astype(np.float32), acc)
         if shift is not None:
