@@ -20,6 +20,7 @@ EIGHT = np.linspace(1.0, 3.0, 8).tolist()
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (family, {}) for family in tiny.FAMILIES},
     "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama-mlp-bias": ("llama", {"mlp_bias": True}),
     "llama-untied": ("llama", {"tie_word_embeddings": False}),
     "llama-head-dim": ("llama", {"head_dim": 32}),
     "llama-no-gqa": ("llama", {"num_key_value_heads": 4}),
@@ -76,7 +77,7 @@ def test_logits_are_those_of_transformers(case: str) -> None:
     assert set(program.weights) == set(tensors)
     assert {name: weight.shape for name, weight in program.weights.items()} == {n: t.shape for n, t in tensors.items()}
     error = np.abs(interpreter.logits(program, tensors, ids) - wanted).max() / np.abs(wanted).max()
-    assert error < 1e-4
+    assert error < 2e-5  # the exact and the tanh GELU differ by 7e-4
 
 
 def test_a_long_sequence_keeps_the_angles_exact() -> None:

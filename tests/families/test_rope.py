@@ -12,6 +12,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 import tiny
 from tercet import families
 from tercet.errors import ModelError
+from tercet.families import gemma3, llama, mistral, phi, qwen2, qwen3
 from tercet.program import Rope
 
 SIZES = {
@@ -88,6 +89,18 @@ def test_default_frequencies_and_default_theta() -> None:
     assert (rope.factor, context) == (1.0, 8192)
     assert np.array_equal(ours(rope_theta=10000)[0].inv_freq, rope.inv_freq)
     assert np.array_equal(ours(rope_scaling=None, rope_parameters={"rope_type": "default"})[0].inv_freq, rope.inv_freq)
+
+
+def test_absent_keys_mean_what_they_mean_to_transformers() -> None:
+    modules = (gemma3, llama, mistral, phi, qwen2, qwen3)
+    families_of = ("gemma3_text", "llama", "mistral", "phi", "qwen2", "qwen3")
+    for module, family in zip(modules, families_of, strict=True):
+        made = AutoConfig.for_model(family)
+        known = {key: getattr(type(made), key) for key in module.DEFAULTS if hasattr(type(made), key)}
+        assert known == {key: module.DEFAULTS[key] for key in known}
+        assert set(module.DEFAULTS) - set(known) <= {"partial_rotary_factor", "sliding_window_pattern"}
+        assert bool(module.DEFAULTS.get("tie_word_embeddings")) == made.tie_word_embeddings
+    assert phi.DEFAULTS["partial_rotary_factor"] == AutoConfig.for_model("phi").rope_parameters["partial_rotary_factor"]
 
 
 def test_kinds_that_change_with_the_length_end_where_they_would_change() -> None:
