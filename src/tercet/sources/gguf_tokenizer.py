@@ -121,13 +121,13 @@ class _Vocabulary:
 def build(metadata: dict[str, Any], where: str) -> BuiltTokenizer:
     """The tokenizer that `metadata` describes. Raises FormatError (damaged), ModelError (not supported)."""
     vocabulary = _Vocabulary(metadata, where)
-    kind = vocabulary.get("model")
+    kind = str(vocabulary.get("model"))
     if kind == "gpt2":
         tokenizer, add_bos = _byte_level(vocabulary)
     elif kind == "llama":
         tokenizer, add_bos = _sentencepiece(vocabulary, metadata.get("general.architecture") == "gemma3"), True
     else:
-        raise ModelError(f"{where}: tokenizer model {str(kind)[:40]!r} is not supported; supported: gpt2, llama")
+        raise ModelError(f"{where}: tokenizer model {kind[:40]!r} is not supported; supported: gpt2, llama")
     special = {name: vocabulary.token_id(key) for name, key in _SPECIAL.items()}
     _add_tokens(tokenizer, vocabulary, {index for index in special.values() if index is not None})
     bos = special["bos_token"] if vocabulary.flag("add_bos_token", add_bos) else None
@@ -147,7 +147,7 @@ _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad
 
 def _byte_level(vocabulary: _Vocabulary) -> tuple[Tokenizer, bool]:
     name = vocabulary.get("pre")
-    if name not in BYTE_LEVEL:
+    if not isinstance(name, str) or name not in BYTE_LEVEL:
         known = ", ".join(BYTE_LEVEL)
         raise ModelError(
             f"{vocabulary.where}: tokenizer.ggml.pre {str(name)[:40]!r} is not known; supported: {known}; "
