@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 import gguf_files
 import tiny
+from odd_strings import PIECES, strings
 from tercet.errors import FormatError, ModelError
 from tercet.sources.gguf_tokenizer import build
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.artifact import strict_json
 from tercet.errors import FormatError, ModelError
-from tercet.sources.safetensors_check import Tensors
+from tercet.sources.tensors import Tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -168,10 +169,7 @@ def _bytes(path: Path) -> bytes:
 def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
     if default is not None and not path.exists():
         return dict(default)
-    try:
-        value = json.loads(_bytes(path).decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise FormatError(f"{path}: not valid JSON; get the file again") from None
+    value = strict_json.parse(_bytes(path), str(path))
     if not isinstance(value, dict):
         raise FormatError(f"{path}: not a JSON object; get the file again")
     return value
