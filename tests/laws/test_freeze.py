@@ -22,7 +22,9 @@ from tercet.quantizers import (
     Twn,
     freeze,
     quantize_,
+    round_to_levels,
 )
+from tercet.quantizers.base import total
 from tercet.tensor import TernaryTensor
 
 METHODS = {
@@ -88,6 +90,13 @@ def test_what_training_saw_is_what_ships(method: str, group: int | str, w: Tenso
         assert set(np.unique(tensor.codes)) <= {-1, 1}
     else:
         assert not tensor.codes[cleared].any()
+    if method != "twn":  # its threshold is not half its scale
+        scale, shift = (
+            None if v is None else torch.from_numpy(v).float().repeat_interleave(tensor.group_size, 1)
+            for v in (tensor.scale, tensor.shift)
+        )
+        nearest = round_to_levels(w.float(), scale, shift, binary=METHODS[method](group).binary)
+        assert torch.equal(torch.from_numpy(tensor.dequantize()), nearest * scale + (0.0 if shift is None else shift))
     assert not np.signbit(tensor.scale).any()
     assert tensor.shift is None or not np.signbit(tensor.shift[tensor.shift == 0]).any()
     if group == "tensor":
@@ -105,6 +114,21 @@ def test_autocast_changes_no_bit(method: str, amp: torch.dtype) -> None:
     assert inside.dtype == torch.float32
     assert torch.equal(bits(inside), bits(outside))
     assert torch.equal(bits(inside), bits(torch.from_numpy(frozen.dequantize())))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1 << 17), (1, 1 << 17, 4), (3, 1, 1 << 16), (1, 1 << 9, 1 << 9)])
+def test_number_of_threads_changes_no_bit_of_a_sum(shape: tuple[int, int, int]) -> None:
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(5)) ** 4
+    threads = torch.get_num_threads()
+    try:
+        sums = []
+        for count in (1, 3, 4):
+            torch.set_num_threads(count)
+            sums.append(total(x))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(each, sums[0]) for each in sums)
+    torch.testing.assert_close(sums[0], x.double().sum((1, 2), keepdim=True).float(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -27,6 +27,7 @@ __all__ = ["GroupSize", "Quantizer", "QuantizerConfig", "total", "units"]
 
 GroupSize = Literal[128, 64, 32, "row", "tensor"]
 CHUNK = 1 << 19  # weights solved at a time: a few float32 copies of them stay in cache
+SUMMED = 1 << 14  # columns that float32 adds up
 
 
 class QuantizerConfig(BaseModel, frozen=True, extra="forbid"):
@@ -134,6 +135,8 @@ def units(w: Tensor, group_size: int | str) -> tuple[Tensor, ...]:
 def total(x: Tensor) -> Tensor:
     """Sum over the last two axes, kept: [units, rows, columns] -> float32[units, 1, 1].
 
-    In two steps, so that torch splits no sum among threads and the bits do not depend on their number.
+    Torch splits a sum of 32768 terms or more among threads, and its bits then depend on their number. So float32 adds
+    up 16384 at most, and float64 the rest.
     """
-    return x.sum(-1, keepdim=True, dtype=torch.float32).sum(-2, keepdim=True, dtype=torch.float64).float()
+    parts = [part.sum(-1, keepdim=True, dtype=torch.float32) for part in torch.split(x, SUMMED, dim=-1)]
+    return torch.cat(parts, dim=-1).sum((-2, -1), keepdim=True, dtype=torch.float64).float()
