@@ -44,6 +44,8 @@ def _arguments(command: Any) -> list[Any]:
 
 
 def _default(option: Any) -> str:
+    if option.required:
+        return "required"
     value = option.default
     return "" if value is None or value is False or callable(value) else f"`{value}`"
 

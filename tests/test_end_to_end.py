@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tercet.runtime import Engine, Tokenizer
 
 import smollm2
 from tercet import sources
@@ -15,6 +14,7 @@ from tercet.evaluate import compare, windows
 from tercet.evaluate.float_model import FloatModel
 from tercet.evaluate.models import EngineModel
 from tercet.pipeline import quantize
+from tercet.runtime import Engine, Tokenizer
 
 
 @pytest.fixture(scope="module")

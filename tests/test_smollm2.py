@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tercet.runtime import Engine, Tokenizer
 
 import smollm2
 from tercet import sources
@@ -17,6 +16,7 @@ from tercet.evaluate.float_model import FloatModel
 from tercet.evaluate.footprint import footprint
 from tercet.evaluate.models import EngineModel
 from tercet.pipeline import quantize
+from tercet.runtime import Engine, Tokenizer
 
 pytestmark = pytest.mark.slow
 

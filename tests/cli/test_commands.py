@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tercet.runtime import Engine, Tokenizer
 
 import tiny
 from command import result_of, tercet
+from tercet.runtime import Engine, Tokenizer
 
 
 def test_quantize_measures_itself_and_writes_the_table_into_the_card(source: Path, text: Path, tmp_path: Path) -> None:

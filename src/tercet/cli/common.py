@@ -20,7 +20,8 @@ __all__ = ["AsJson", "Commands", "Threads", "emit", "progress_bar", "render", "t
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, max=1024, help="Threads; all physical cores if absent.")
+    int | None,
+    typer.Option("--threads", min=1, max=1024, help="Threads; as many as this process may use CPUs if absent."),
 ]
 
 INTERRUPTED = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tercet.cli.common import AsJson, Threads, emit, typer
 
 if TYPE_CHECKING:
-    from tercet.runtime import Engine, Sampling, Tokenizer
+    from tercet.runtime import Engine, Sampling, Sequence, Tokenizer
 
 __all__ = ["chat", "generate"]
 
@@ -76,9 +76,10 @@ def chat(
     engine, tokenizer = Engine.open(folder, threads=threads), Tokenizer.open(folder)
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
     messages = [{"role": "system", "content": system}] if system else []
+    sequence = engine.new_sequence()  # what earlier turns computed is not computed again
     for line in _lines():
         messages.append({"role": "user", "content": line})
-        reply = Reply(engine, tokenizer, tokenizer.apply_chat(messages), sampling, stop or [])
+        reply = Reply(engine, tokenizer, tokenizer.apply_chat(messages), sampling, stop or [], sequence)
         _stream(reply, show=not as_json)
         if as_json:
             emit({"text": reply.text, "tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}, True, str)
@@ -89,13 +90,19 @@ class Reply:
     """A generated text: iterate over it once for its pieces; then `text` and `tokens` are whole."""
 
     def __init__(
-        self, engine: Engine, tokenizer: Tokenizer, prompt: list[int], sampling: Sampling, stop: list[str]
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        prompt: list[int],
+        sampling: Sampling,
+        stop: list[str],
+        sequence: Sequence | None = None,
     ) -> None:
         self.text = ""
         self.tokens: list[int] = []
         self.prompt_tokens = len(prompt)
         self._decoder = tokenizer.stream(stop)
-        self._ids: Iterator[int] = iter(engine.generate(prompt, sampling, tokenizer.eos_ids))
+        self._ids: Iterator[int] = iter(engine.generate(prompt, sampling, tokenizer.eos_ids, sequence=sequence))
 
     def __iter__(self) -> Iterator[str]:
         for token in self._ids:

@@ -31,11 +31,14 @@ class Footprint:
     Attributes:
         resident_mb: growth by opening the model and running 128 tokens, KV cache apart.
         kv_mb: that cache.
+        process_mb: the whole process afterwards; anonymous_mb the part of it that no file backs.
         load_s: seconds to open the model: imports done, the file in the page cache.
     """
 
     resident_mb: float
     kv_mb: float
+    process_mb: float
+    anonymous_mb: float
     load_s: float
 
     def as_dict(self) -> dict[str, float]:
@@ -66,7 +69,7 @@ def _of_packed(folder: Path, threads: int | None) -> Footprint:
         return engine
 
     _, memory = measure(opened, TOKENS)
-    return Footprint(memory.resident_mb, memory.kv_mb, seconds[0])
+    return Footprint(**asdict(memory), load_s=seconds[0])
 
 
 def _of_source(name: str, threads: int | None) -> Footprint:
@@ -75,21 +78,20 @@ def _of_source(name: str, threads: int | None) -> Footprint:
 
     set_threads(threads)
     source = sources.resolve(name)
-    before, begin = _pss(), time.perf_counter()
+    before, begin = _memory(), time.perf_counter()
     model = FloatModel(source.model())
     load_s = time.perf_counter() - begin
     model.start()
     for token in range(TOKENS):
         model.step(np.array([token]))
-    return Footprint((_pss() - before) / 1e6, 0.0, load_s)
+    after = _memory()
+    return Footprint(after["Pss"] - before["Pss"], 0.0, after["Pss"], after["Anonymous"], load_s)
 
 
-def _pss() -> int:
-    """Bytes of this process, shared pages by its share."""
-    for line in Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise TercetError("this system does not tell how much memory a process has")
+def _memory() -> dict[str, float]:
+    """MB of this process by kind."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 / 1e6 for line in lines}
 
 
 def _main() -> None:
