@@ -28,6 +28,8 @@ void store_lanes(V v, T* p, int lanes) {
     else v.store(p, lanes);
 }
 
+constexpr int32_t EXACT_SUM = 65536; // codes whose sum a float holds exactly: 127 * 65536 < 2^24
+
 // One group of one token. Returns false where a value is not finite.
 template <class V>
 bool quantize_group(const float* x, int columns, int8_t* codes, float* scale, int32_t* sum) {
@@ -41,17 +43,20 @@ bool quantize_group(const float* x, int columns, int8_t* codes, float* scale, in
     const float amax = largest.max(), inverse = 127.0f / amax;
     const bool zero = !(inverse <= 3.40282347e38f); // amax is 0, or so small that 127/amax overflows
     *scale = zero ? 0.0f : amax / 127.0f;
-    const V factor = V::set(zero ? 0.0f : inverse);
-    for_lanes<V>(columns, [&](int64_t i, int lanes) {
-        const V v = load_lanes<V>(x + i, lanes) * factor;
-        if (lanes == 16) return v.store(codes + i);
-        int8_t tail[16];
-        v.store(tail);
-        memcpy(codes + i, tail, (size_t)lanes);
-    });
-    int32_t total = 0;
-    for (int i = 0; i < columns; i++) total += codes[i];
-    *sum = total;
+    const V factor = V::set(zero ? 0.0f : inverse), round = V::set(0x1.8p23f);
+    *sum = 0;
+    for (int32_t begin = 0; begin < columns; begin += EXACT_SUM) {
+        V total = V::zero();
+        for_lanes<V>(columns - begin < EXACT_SUM ? columns - begin : EXACT_SUM, [&](int64_t i, int lanes) {
+            const V v = (load_lanes<V>(x + begin + i, lanes) * factor + round) - round; // to nearest even
+            total = total + v;
+            if (lanes == 16) return v.store(codes + begin + i);
+            int8_t tail[16];
+            v.store(tail);
+            memcpy(codes + begin + i, tail, (size_t)lanes);
+        });
+        *sum += (int32_t)total.sum();
+    }
     return true;
 }
 

@@ -14,7 +14,7 @@ namespace tercet::avx512vnni {
 
 constexpr int PANEL = 2;         // row tiles
 constexpr int BLOCK = 12;        // tokens of a micro-kernel
-constexpr int MOST_TOKENS = 128; // tokens that share an unpacked panel
+constexpr int MOST_TOKENS = 72;  // tokens that share an unpacked panel; their sums stay in L1 with it
 constexpr int CHUNK = 512;       // columns unpacked at once
 
 struct Panel {
