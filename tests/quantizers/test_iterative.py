@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tercet.quantizers import L2, Itf, KMeans, Twn, kmeans_history
+from tercet.quantizers import L2, Itf, KMeans, Twn, kmeans_history, round_to_levels
 
 GROUPS = (32, "row", "tensor")
 
@@ -129,3 +129,13 @@ def test_itf_with_a_large_offset_does_not_cancel() -> None:
     plain, offset = Itf().fit(x[:, None])
     torch.testing.assert_close(alpha, plain, rtol=1e-3, atol=0)
     torch.testing.assert_close(gamma - 1000, offset, rtol=0, atol=1e-3)
+
+
+def test_itf_codes_are_nearest_to_the_levels_that_are_stored() -> None:
+    """Near 1000 float16 moves the shift by up to 0.25: codes chosen before that rounding would be others."""
+    w = torch.randn(4, 64, generator=torch.Generator().manual_seed(4)) + 1000
+    levels = Itf("row").solve(w)
+    assert levels.shift is not None
+    assert torch.equal(levels.codes, round_to_levels(w, levels.scale.float(), levels.shift.float()))
+    alpha, gamma = (v[:, 0] for v in Itf().fit(w[:, None]))
+    assert not torch.equal(levels.codes, round_to_levels(w, alpha, gamma))

@@ -32,8 +32,7 @@ class Twn(Quantizer):
 
     def codes(self, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:  # noqa: ARG002
         delta = self.delta(x)
-        codes = (x > delta).view(torch.int8) - (x < -delta).view(torch.int8)
-        return codes * (scale > 0)
+        return (x > delta).view(torch.int8) - (x < -delta).view(torch.int8)
 
 
 class TwnConfig(QuantizerConfig, frozen=True):
