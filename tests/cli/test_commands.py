@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import tiny
 from command import result_of, tercet
+from tercet.cli import app
 from tercet.runtime import Engine, Tokenizer
 
 
@@ -70,6 +72,11 @@ def test_generate_reads_standard_input_and_stops_before_a_stop_text(packed: Path
     middle = whole[len(whole) // 2 :][:2]
     cut = result_of("generate", packed, "the ternary", "--max-tokens", 12, "--stop", middle)["text"]
     assert cut == whole[: whole.index(middle)]
+
+
+def test_input_that_is_not_utf8_is_read_as_far_as_it_goes(packed: Path) -> None:
+    result = CliRunner().invoke(app, ["generate", str(packed), "-", "--max-tokens", "2"], input=b"the \xff\xfe ternary")
+    assert result.exit_code == 0, result.stderr
 
 
 def test_sampling_repeats_with_its_seed(packed: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -34,6 +35,9 @@ class Commands(typer.core.TyperGroup):
     """The command group: one line and an exit code for every error a user can cause."""
 
     def invoke(self, ctx: Any) -> Any:
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # text that cannot be read or shown is no reason to stop
+                stream.reconfigure(errors="replace")
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
         try:
             return super().invoke(ctx)
