@@ -14,7 +14,7 @@ from pathlib import Path
 from tercet import families, sources
 from tercet.evaluate import compare, windows
 from tercet.evaluate.contents import contents
-from tercet.evaluate.footprint import footprint
+from tercet.evaluate.footprint import Footprint, footprint
 from tercet.evaluate.models import Measurable, open_model
 from tercet.evaluate.rows import Row
 from tercet.evaluate.speed import Speed, speeds
@@ -49,6 +49,7 @@ def compare_with_original(
 
     The original's size is that of its weights in 16 bits, as models are published, and its tokenizer.
     """
+    memory = _footprints({ORIGINAL: source.folder, **folders}, threads, progress)
     models = {ORIGINAL: open_model(source.folder, threads=threads)}
     models |= {name: open_model(folder, threads=threads) for name, folder in folders.items()}
     first = models[ORIGINAL]
@@ -58,10 +59,8 @@ def compare_with_original(
     qualities = compare(logits, cut, first.logits, lambda i, n: progress("evaluate windows", i, n))
     paces = _speeds(models, rounds, context, progress)
     rows = []
-    for done, name in enumerate(models):
+    for name in models:
         size, bits = _packed_size(folders[name]) if name in folders else _original_size(source)
-        memory = footprint(folders.get(name, source.folder), threads)
-        progress("measure memory", done + 1, len(models))
         quality, pace = qualities[name], paces[name]
         rows.append(
             Row(
@@ -70,7 +69,7 @@ def compare_with_original(
                 kl=quality.kl,
                 top1_agreement=quality.top1_agreement,
                 file_mb=size,
-                resident_mb=memory.resident_mb,
+                resident_mb=memory[name].resident_mb,
                 prefill_tokens_per_s=pace.prefill_tokens_per_s,
                 decode_tokens_per_s=pace.decode_tokens_per_s,
                 bits_per_weight=bits,
@@ -87,6 +86,15 @@ def protocol(text: Text, settings: Evaluate) -> str:
         " unscored. MB are 10^6 bytes; the original's size is that of 16-bit weights. Memory is the growth of the"
         " process by opening the model and running 128 tokens, KV cache not counted. Speeds are medians."
     )
+
+
+def _footprints(places: Mapping[str, Path], threads: int | None, progress: Progress) -> dict[str, Footprint]:
+    """Taken before this process opens any model: PSS counts a mapped page by halves where two processes map it."""
+    found = {}
+    for done, (name, place) in enumerate(places.items(), start=1):
+        found[name] = footprint(place, threads)
+        progress("measure memory", done, len(places))
+    return found
 
 
 def _speeds(models: Mapping[str, Measurable], rounds: Rounds, context: int, progress: Progress) -> dict[str, Speed]:
