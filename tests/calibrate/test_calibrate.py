@@ -13,13 +13,13 @@ from tercet.calibrate.blocks import _Walk
 from tercet.recipe import Calibrate, Recipe
 from tercet.tensor import IntTensor, TernaryTensor
 
-SETTINGS = Calibrate(tokens=2048, context=64)
+SETTINGS = Calibrate(tokens=10240, context=64)
 
 
 def _case(family: str = "llama", recipe: str = "w1.58", **overrides: Any) -> tuple[Any, ...]:
     _, config, tensors = tiny.model(family, **overrides)
     program = families.program(config)
-    windows = np.stack([tiny.ids(64, seed=seed) for seed in range(32)])
+    windows = np.stack([tiny.ids(64, seed=seed) for seed in range(160)])
     return program, tensors, Recipe.load(recipe).plan(program), windows
 
 

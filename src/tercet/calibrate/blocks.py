@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.calibrate.cache import BlockCache
-from tercet.calibrate.final_norm import fit_gains
+from tercet.calibrate.final_norm import fit_gains, fit_sureness
 from tercet.calibrate.forward import Buffers, run
 from tercet.calibrate.keep import Quantized, dequantized, rounded
 from tercet.calibrate.solve import solve
@@ -32,6 +32,8 @@ from tercet.tensor import TernaryTensor
 __all__ = ["calibrate"]
 
 CHUNK_TOKENS = 2048
+UNSEEN = 4  # with so many chunks the last is set aside for what must not be fitted on tokens already fitted
+SPARSE = 4  # of its tokens one in so many is enough
 CORRECTION_DAMPING = 0.05  # of the mean diagonal: the correction is noisier than the codes and wants more than they
 
 
@@ -97,6 +99,7 @@ class _Walk:
         self.ahead = program.ops  # not run yet
         chunks = torch.split(windows, max(1, CHUNK_TOKENS // windows.shape[1]))
         self.streams: list[tuple[Buffers, Buffers]] = [({"ids": ids}, {"ids": ids}) for ids in chunks]
+        self.seen = len(chunks) - (len(chunks) >= UNSEEN)  # no statistics are made of the last chunk
 
     @torch.inference_mode()
     def block(
@@ -126,8 +129,12 @@ class _Walk:
         for streams in self.streams:
             for buffers in streams:
                 run(self.program, op, buffers, plain)
-        pairs = ((ternary[op.output], floats[op.output]) for floats, ternary in self.streams)
-        gains = fit_gains(pairs, torch.from_numpy(weight + np.float32(op.offset)), torch.from_numpy(head))
+        pairs = [(ternary[op.output], floats[op.output]) for floats, ternary in self.streams]
+        before, rows = torch.from_numpy(weight + np.float32(op.offset)), torch.from_numpy(head)
+        gains = fit_gains(pairs[: self.seen], before, rows)
+        if self.seen < len(pairs):
+            unseen = [x.flatten(0, 1)[::SPARSE] for x in pairs[-1]]
+            gains *= fit_sureness(unseen[0] * gains, unseen[1] * before, rows)
         return gains.numpy() - np.float32(op.offset)
 
     def _unsolved(self, stage: Stage) -> list[Op]:
@@ -139,13 +146,13 @@ class _Walk:
         needed = live(self.ahead)
         joined = {op.weight: residuals(op, self.ahead[stage.linears.index(op) :]) for op in wanted}
         statistics = Statistics(self.program.widths[wanted[0].inputs[0]]) if wanted else None
-        for floats, ternary in self.streams:
+        for index, (floats, ternary) in enumerate(self.streams):
             for buffers, weights in ((floats, original), (ternary, quantized)):
                 for op in stage.before:
                     run(self.program, op, buffers, weights)
                 for name in set(buffers) - needed:
                     del buffers[name]
-            if statistics is not None:
+            if statistics is not None and index < self.seen:
                 source = wanted[0].inputs[0]
                 apart = {
                     weight: torch.stack([floats[name] - ternary[name] for name in names]).sum(0)
