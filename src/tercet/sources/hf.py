@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from tercet.errors import FormatError, ModelError
 
@@ -27,6 +28,7 @@ def load(folder: Path) -> PreTrainedModel:
     Raises ModelError (no such architecture, or its settings do not work), FormatError (weights are missing or misfit:
     transformers would fill them with random numbers).
     """
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would run through ours
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
