@@ -92,12 +92,20 @@ def test_the_correction_answers_what_both_streams_lack() -> None:
     quantized, original = torch.randn(2, 1, 512, 16, generator=generator)
     lacking = torch.randn(1, 512, 8, generator=generator)
     weight = torch.randn(8, 16, generator=generator)
-    statistics = Statistics(16)
-    for at in (slice(0, 200), slice(200, 512)):
-        statistics.add(quantized[:, at], original[:, at], {"a": lacking[:, at]})
-    full = statistics.corrected("a", weight, inputs=1, residual=1, damping=1e-7)
-    target = original[0] @ weight.T + lacking[0]
-    assert torch.allclose(full.T, torch.linalg.lstsq(quantized[0], target).solution, atol=1e-4)
-    assert torch.allclose(statistics.corrected("a", weight, inputs=0, residual=0, damping=0.05), weight)
-    inputs_only = statistics.corrected("b", weight, inputs=1, residual=1, damping=1e-7)
-    assert torch.allclose(inputs_only.T, torch.linalg.lstsq(quantized[0], original[0] @ weight.T).solution, atol=1e-4)
+    for inputs, residual in ((1.0, 1.0), (0.5, 0.75), (0.0, 0.0)):
+        statistics = Statistics({"a": weight, "b": weight}, inputs=inputs, residual=residual)
+        for at in (slice(0, 200), slice(200, 512)):
+            statistics.add(quantized[:, at], original[:, at], {"a": lacking[:, at]})
+        assert torch.allclose(statistics.hessian, quantized[0].T @ quantized[0], atol=1e-3)
+        target = (quantized[0] + inputs * (original[0] - quantized[0])) @ weight.T
+        for name, wanted in (("a", target + residual * lacking[0]), ("b", target)):
+            best = torch.linalg.lstsq(quantized[0], wanted).solution
+            assert torch.allclose(statistics.corrected(name, 1e-7).T, best, atol=1e-4)
+
+
+def test_a_hessian_wider_than_a_strip_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tercet.calibrate.statistics.STRIP", 10)
+    x = torch.randn(1, 64, 32, generator=torch.Generator().manual_seed(0))
+    statistics = Statistics({"a": torch.zeros(4, 32)}, inputs=1, residual=1)
+    statistics.add(x, x, {})
+    assert torch.allclose(statistics.hessian, x[0].T @ x[0], atol=1e-4)

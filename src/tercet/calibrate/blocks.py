@@ -117,7 +117,7 @@ class _Walk:
             statistics = self._advance(stage, original, quantized, [] if known else self._unsolved(stage))
             if statistics is None:
                 continue
-            for name, levels in self._solve(stage, statistics, original).items():
+            for name, levels in self._solve(stage, statistics).items():
                 solved[name] = levels.to_tensor()
                 quantized[name] = levels.dequantize()
         return solved
@@ -145,7 +145,10 @@ class _Walk:
         self.ahead = self.ahead[len(stage.before) :]
         needed = live(self.ahead)
         joined = {op.weight: residuals(op, self.ahead[stage.linears.index(op) :]) for op in wanted}
-        statistics = Statistics(self.program.widths[wanted[0].inputs[0]]) if wanted else None
+        settings, statistics = self.settings, None
+        if wanted:
+            weights = {op.weight: original[op.weight] for op in wanted}
+            statistics = Statistics(weights, inputs=settings.correction, residual=settings.residual)
         for index, (floats, ternary) in enumerate(self.streams):
             for buffers, weights in ((floats, original), (ternary, quantized)):
                 for op in stage.before:
@@ -162,7 +165,7 @@ class _Walk:
                 statistics.add(ternary[source], floats[source], apart)
         return statistics
 
-    def _solve(self, stage: Stage, statistics: Statistics, original: Mapping[str, Tensor]) -> dict[str, Levels]:
+    def _solve(self, stage: Stage, statistics: Statistics) -> dict[str, Levels]:
         """Levels of the stage's matrices; those with the same quantizer are solved as one, row under row."""
         settings = self.settings
         together: dict[QuantizerConfig, list[str]] = {}
@@ -172,16 +175,7 @@ class _Walk:
             together.setdefault(config, []).append(op.weight)
         found: dict[str, Levels] = {}
         for config, names in together.items():
-            wanted = [
-                statistics.corrected(
-                    name,
-                    original[name],
-                    inputs=settings.correction,
-                    residual=settings.residual,
-                    damping=CORRECTION_DAMPING,
-                )
-                for name in names
-            ]
+            wanted = [statistics.corrected(name, CORRECTION_DAMPING) for name in names]
             levels = solve(
                 torch.cat(wanted), statistics.hessian, config, damping=settings.damping, sweeps=settings.sweeps
             )

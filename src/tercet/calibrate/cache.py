@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tercet import __version__
-from tercet.errors import QuantizeError
+from tercet.errors import FormatError, QuantizeError
 from tercet.fsio import atomic_file
+from tercet.packing import PackedTensor, pack, unpack
 from tercet.recipe import Calibrate, Planned
 from tercet.tensor import TernaryTensor
 
@@ -55,26 +57,26 @@ class BlockCache:
         """The block's tensors, or None where they are not there or cannot be read."""
         try:
             with np.load(self.path, allow_pickle=False) as file:
-                names = [key.removesuffix(":codes") for key in file if key.endswith(":codes")]
-                return {
-                    name: TernaryTensor(
-                        file[f"{name}:codes"],
-                        file[f"{name}:scale"],
-                        file.get(f"{name}:shift"),
-                    )
-                    for name in names
-                }
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, QuantizeError):
+                return {name: _tensor(file, name) for name in json.loads(file["names"].tobytes())}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, FormatError, QuantizeError):
             return None
 
     def save(self, solved: Mapping[str, TernaryTensor]) -> None:
         """Keep the block's tensors. Raises StorageError where the disk refuses them."""
-        arrays: dict[str, NDArray[np.generic]] = {}
+        arrays: dict[str, NDArray[np.generic]] = {"names": np.frombuffer(json.dumps(list(solved)).encode(), np.uint8)}
         for name, tensor in solved.items():
-            arrays[f"{name}:codes"] = tensor.codes
-            arrays[f"{name}:scale"] = tensor.scale
-            if tensor.shift is not None:
-                arrays[f"{name}:shift"] = tensor.shift
+            packed = pack(tensor, "t2")  # a quarter of the codes; binary ones fit too
+            arrays[f"{name}:sizes"] = np.array([*packed.shape, packed.group_size])
+            parts = (packed.codes, packed.scale, packed.shift)
+            arrays |= {f"{name}:{index}": part for index, part in enumerate(parts) if part is not None}
         data = io.BytesIO()
-        np.savez_compressed(data, allow_pickle=False, **arrays)
+        np.savez(data, allow_pickle=False, **arrays)
         atomic_file(self.path, data.getvalue())
+
+
+def _tensor(file: Mapping[str, NDArray[Any]], name: str) -> TernaryTensor:
+    rows, cols, group_size = map(int, file[f"{name}:sizes"])
+    shift = file.get(f"{name}:2")
+    tensor = unpack(PackedTensor("t2", (rows, cols), group_size, file[f"{name}:0"], file[f"{name}:1"], shift))
+    assert isinstance(tensor, TernaryTensor)
+    return tensor

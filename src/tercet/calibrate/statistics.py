@@ -1,4 +1,4 @@
-"""What calibration keeps of a linear's inputs: two or three matrices, summed chunk by chunk.
+"""What calibration keeps of a linear's inputs: a few matrices, summed chunk by chunk.
 
     H = Xq^T Xq            the Hessian; Xq: inputs that come from the quantized prefix
     C = (Xf - Xq)^T Xq     how the float model's inputs differ
@@ -6,10 +6,11 @@
 
 `corrected` moves the weights towards what the float model computes there: with D = damped H,
 
-    W' = W + (input * W C + residual * R) D^-1
+    W' = W + (inputs * W C + residual * R) D^-1
 
 the least-squares answer to "W' Xq should be W Xf plus what the residual stream still lacks". Shares below one keep the
-weights from chasing errors that later blocks would mend; values are in the recipe.
+weights from chasing errors that later blocks would mend; values are in the recipe. Where there is a residual stream
+both parts are summed as one matrix, of the output's height: C would be larger (a down projection's inputs are many).
 """
 
 from __future__ import annotations
@@ -21,35 +22,50 @@ from torch import Tensor
 
 __all__ = ["Statistics", "damped"]
 
+STRIP = 512  # columns of the Hessian summed at a time, from the diagonal on: the other half is their mirror image
+
 
 class Statistics:
     """Sums for the linears that share an input.
 
-    Attributes:
-        hessian: float32[in, in].
-        inputs: C, float32[in, in].
-        residuals: R of each linear whose output joins the residual stream, float32[out, in], by name.
+    Args:
+        weights: float32[out, in] of each linear, by name.
+        inputs, residual: the shares of the way that the weights go, 0..1.
     """
 
-    def __init__(self, width: int) -> None:
-        self.hessian = torch.zeros(width, width)
-        self.inputs = torch.zeros(width, width)
-        self.residuals: dict[str, Tensor] = {}
+    def __init__(self, weights: Mapping[str, Tensor], *, inputs: float, residual: float) -> None:
+        self.weights = weights
+        self.shares = inputs, residual
+        width = next(iter(weights.values())).shape[1]
+        self._upper = torch.zeros(width, width)
+        self._inputs = torch.zeros(width, width)
+        self._wanted: dict[str, Tensor] = {}
 
     def add(self, quantized: Tensor, original: Tensor, residuals: Mapping[str, Tensor]) -> None:
-        """Count a chunk: inputs float32[windows, tokens, in] of both models, and Sf - Sq by linear."""
-        x = quantized.flatten(0, -2)
-        self.hessian.addmm_(x.T, x)
-        self.inputs.addmm_((original.flatten(0, -2) - x).T, x)
-        for name, lacking in residuals.items():
-            joined = lacking.flatten(0, -2).T @ x
-            self.residuals[name] = self.residuals[name].add_(joined) if name in self.residuals else joined
+        """Count a chunk.
 
-    def corrected(self, name: str, weight: Tensor, *, inputs: float, residual: float, damping: float) -> Tensor:
-        """W' of float32[out, in]; `inputs` and `residual` are the shares of the way to go, 0..1."""
-        wanted = weight @ self.inputs * inputs
-        if name in self.residuals:
-            wanted += self.residuals[name] * residual
+        Args:
+            quantized, original: the inputs in both models, float32[windows, tokens, in].
+            residuals: Sf - Sq, float32[windows, tokens, out], for each linear whose output joins the residual stream.
+        """
+        x, apart = quantized.flatten(0, -2), (original - quantized).flatten(0, -2)
+        for begin in range(0, len(self._upper), STRIP):
+            self._upper[begin : begin + STRIP, begin:].addmm_(x[:, begin : begin + STRIP].T, x[:, begin:])
+        for name, lacking in residuals.items():
+            target = (lacking.flatten(0, -2) * self.shares[1]).addmm_(apart, self.weights[name].T, alpha=self.shares[0])
+            self._wanted.setdefault(name, torch.zeros_like(self.weights[name])).addmm_(target.T, x)
+        if len(residuals) < len(self.weights):
+            self._inputs.addmm_(apart.T, x)
+
+    @property
+    def hessian(self) -> Tensor:
+        """float32[in, in]."""
+        return self._upper.triu() + self._upper.triu(1).T
+
+    def corrected(self, name: str, damping: float) -> Tensor:
+        """W' of the linear `name`, float32[out, in]."""
+        weight = self.weights[name]
+        wanted = self._wanted[name] if name in self._wanted else weight @ self._inputs * self.shares[0]
         factor = torch.linalg.cholesky(damped(self.hessian, damping))
         return weight + torch.cholesky_solve(wanted.T, factor).T
 

@@ -74,11 +74,11 @@ class Calibrate(Settings, frozen=True):
         text: "default" (cached articles), "generated" (by the model itself) or a text file.
     """
 
-    tokens: int = Field(default=24576, ge=2)
+    tokens: int = Field(default=36864, ge=2)
     context: int = Field(default=512, ge=2)
     sweeps: int = Field(default=2, ge=0, le=100)
-    correction: float = Field(default=0.5, ge=0, le=1)
-    residual: float = Field(default=0.5, ge=0, le=1)
+    correction: float = Field(default=0.75, ge=0, le=1)
+    residual: float = Field(default=0.75, ge=0, le=1)
     damping: float = Field(default=0.01, gt=0, le=1)
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     text: str = Field(default="default", min_length=1)
