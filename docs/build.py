@@ -1,4 +1,4 @@
-"""`make docs`: docs/cli.md from the commands themselves, README's table from raw results, and a check of all links."""
+"""`make docs`: docs/cli.md from the commands themselves, tables from raw results, and a check of all links."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import typer
+from matplotlib.figure import Figure
 
 from tercet.cli import app
-from tercet.evaluate.rows import Row, markdown
+from tercet.evaluate.rows import Row, markdown, number
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
+QUANTIZERS = ROOT / "benchmarks" / "results" / "quantizers.json"
 TABLE = re.compile(r"(<!-- table:.*?-->).*?(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
 
@@ -54,8 +57,58 @@ def fill_table(readme: str, results: dict[str, Any]) -> str:
     """README with the table of benchmarks/results/demo.json between its two marks."""
     rows = [Row(**row) for row in results["rows"]]
     about = results["machine"]
-    where = f"{about['cpu']}, {about['threads']} threads, {about['isa']}; {results['seconds'] / 60:.1f} minutes in all."
+    where = f"{about['cpu']}, {about['threads']} threads, {about['isa']}, {results['date']}."
     return TABLE.sub(lambda mark: f"{mark[1]}\n{markdown(rows)}\n{results['protocol']} {where}\n{mark[2]}", readme)
+
+
+def quantizers_page(results: dict[str, Any]) -> str:
+    """docs/quantizers.md: all quantizers in one table, and k-means by iteration."""
+    original = results["rows"][0]
+    about = results["machine"]
+    lines = [
+        "# Quantizers compared",
+        "",
+        "SmolLM2-135M-Instruct, embeddings int8, the largest group that fits (64). Perplexity, KL and top-1 agreement"
+        f" with the original on {original['tokens']:,} tokens of the default text's test split, windows of"
+        f" {original['context']}; calibration on {results['calibration_tokens']:,} tokens of its train split."
+        f" Written by `make docs` from what `{results['command']}` measured; {about['cpu']},"
+        f" {about['threads']} threads, {results['date']}.",
+        "",
+        "| quantizer | perplexity | against original | KL | top-1 | bits/ternary weight | zeros | seconds |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for row in results["rows"]:
+        cells = [
+            row["name"],
+            number(row["perplexity"]),
+            f"{number(row['perplexity'] / original['perplexity'])}x",
+            number(row["kl"]),
+            f"{row['top1_agreement']:.1%}",
+            number(row["bits_per_ternary_weight"]),
+            "-" if row["zero_share"] is None else f"{row['zero_share']:.0%}",
+            "-" if row["seconds"] is None else f"{row['seconds']:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    series = ", ".join(f"{value:.4f}" for value in results["kmeans_relative_error"])
+    lines += [
+        "",
+        "`kmeans` by iteration, a scale for each row: the mean of sum (W - m*T)^2 / sum W^2 over the matrices of every",
+        f"fifth block (`kmeans_history`; Crulis et al., Figure 2): {series}.",
+        "",
+        "![relative error of k-means by iteration](kmeans.svg)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def kmeans_plot(errors: list[float], place: Path) -> None:
+    with matplotlib.rc_context({"svg.hashsalt": "tercet", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(6, 3.2), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(range(len(errors)), errors, marker="o")
+        axes.set(xlabel="iteration", ylabel="relative quantization error", ylim=(0, None))
+        axes.grid(True, alpha=0.3)
+        figure.savefig(place, format="svg", metadata={"Date": None})
 
 
 def broken_links() -> list[str]:
@@ -76,6 +129,10 @@ def main() -> None:
         readme.write_text(
             fill_table(readme.read_text(encoding="utf-8"), json.loads(RESULTS.read_text())), encoding="utf-8"
         )
+    if QUANTIZERS.exists():
+        results = json.loads(QUANTIZERS.read_text())
+        (ROOT / "docs" / "quantizers.md").write_text(quantizers_page(results), encoding="utf-8")
+        kmeans_plot(results["kmeans_relative_error"], ROOT / "docs" / "kmeans.svg")
     problems = broken_links()
     print("\n".join([f"wrote {place.relative_to(ROOT)}", *problems]))
     sys.exit(1 if problems else 0)

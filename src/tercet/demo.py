@@ -56,16 +56,20 @@ MODELS = {
 def demo(out: Path, *, threads: int | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Makes and measures all of `MODELS`; writes out/models/*, out/results.json and out/report.html.
 
-    Returns rows, samples, protocol, machine, seconds, and the path of the report.
+    Returns rows, samples, protocol, machine, seconds in all and those of making each model that was not there yet, and
+    the path of the report.
     """
     begin = time.monotonic()
     step = progress or silent
     source = sources.resolve(SOURCE)
     text = choose("default", "test", source, EVALUATE.tokens)
-    folders = {}
+    folders = {name: out / "models" / _slug(name) for name in MODELS}
+    seconds: dict[str, float] = {}
     for done, (name, recipe) in enumerate(MODELS.items()):
         step("models", done, len(MODELS))
-        folders[name] = _made(source, out / "models" / _slug(name), recipe(), threads, step)
+        if not _same(source, folders[name], recipe()):
+            made = quantize(source, folders[name], recipe(), eval_tokens=0, threads=threads, progress=step)
+            seconds[name] = made.seconds
     step("models", len(MODELS), len(MODELS))
     rows = compare_with_original(source, folders, text, EVALUATE, threads, step, Rounds(256, 64, 3))
     samples = {name: _sample(folders[name], threads) for name in SAMPLED}
@@ -74,6 +78,8 @@ def demo(out: Path, *, threads: int | None = None, progress: Progress | None = N
         "samples": samples,
         "protocol": protocol(text, EVALUATE),
         "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+        "seconds_to_make": seconds,
         "seconds": time.monotonic() - begin,
         "report": str(out / "report.html"),
     }
@@ -86,12 +92,6 @@ def demo(out: Path, *, threads: int | None = None, progress: Progress | None = N
 
 def _slug(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name).split())
-
-
-def _made(source: sources.Source, folder: Path, recipe: Recipe, threads: int | None, step: Progress) -> Path:
-    if not _same(source, folder, recipe):
-        quantize(source, folder, recipe, eval_tokens=0, threads=threads, progress=step)
-    return folder
 
 
 def _same(source: sources.Source, folder: Path, recipe: Recipe) -> bool:

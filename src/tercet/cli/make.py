@@ -78,5 +78,6 @@ def _demo_text(result: dict[str, Any]) -> str:
     parts = [render(*table(Row(**row) for row in result["rows"])) + result["protocol"], ""]
     for name, sample in result["samples"].items():
         parts += [f"{name}: {sample['prompt']}", f"  {sample['text'].strip()}", ""]
-    parts.append(f"report: {result['report']}   {result['seconds']:.0f} s")
+    parts += [f"{name}: made in {seconds:.0f} s" for name, seconds in result["seconds_to_make"].items()]
+    parts.append(f"report: {result['report']}   {result['seconds']:.0f} s in all")
     return "\n".join(parts)

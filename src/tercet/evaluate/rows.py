@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-__all__ = ["Row", "markdown", "table"]
+__all__ = ["Row", "markdown", "number", "table"]
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ def markdown(rows: Iterable[Row]) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.name,
-        _number(row.perplexity),
-        _number(row.kl),
+        number(row.perplexity),
+        number(row.kl),
         "-" if row.top1_agreement is None else f"{row.top1_agreement:.1%}",
         f"{row.bits_per_weight:.2f}",
         f"{row.file_mb:.1f}",
         "-" if row.resident_mb is None else f"{row.resident_mb:.1f}",
-        _number(row.prefill_tokens_per_s),
-        _number(row.decode_tokens_per_s),
+        number(row.prefill_tokens_per_s),
+        number(row.decode_tokens_per_s),
         row.runs_on,
     )
 
 
-def _number(value: float | None) -> str:
-    """Three digits after the point below 10, one below 1000, then thousands: ppl 32.3, 213.7, 1,234,567."""
+def number(value: float | None) -> str:
+    """A cell: three digits after the point below 10, one below 1000, then thousands: ppl 32.3, 213.7, 1,234,567."""
     if value is None:
         return "-"
     if abs(value) >= 1000:
