@@ -21,7 +21,7 @@ import torch
 
 from tercet import families, sources
 from tercet.demo import EVALUATE
-from tercet.evaluate import compare, windows
+from tercet.evaluate import compare, spread, windows
 from tercet.evaluate.contents import contents
 from tercet.evaluate.float_model import FloatModel
 from tercet.evaluate.machine import machine
@@ -59,15 +59,14 @@ def main() -> None:
     wanted = {f"{name}, rounded": recipe(name, None) for name in ROUNDED}
     settings = Calibrate(tokens=options.tokens)
     wanted |= {f"{name}, calibrated": recipe(name, settings) for name in CALIBRATED}
-    seconds: dict[str, float] = {}
     folders = {name: options.out / name.replace(", ", "-") for name in wanted}
     for name, folder in folders.items():
         print(name, file=sys.stderr, flush=True)
         if not folder.exists():
-            seconds[name] = quantize(source, folder, wanted[name], eval_tokens=0).seconds
+            quantize(source, folder, wanted[name], eval_tokens=0)
     text = sources.default_text("test")
     assert text is not None, "the default text cannot be had"
-    cut = windows(Tokenizer.open(source.folder).encode(text), EVALUATE.context, EVALUATE.tokens)
+    cut = spread(windows(Tokenizer.open(source.folder).encode(text), EVALUATE.context), EVALUATE.tokens)
     original = FloatModel(source.model())
     engines = {name: EngineModel(Engine.open(folder)) for name, folder in folders.items()}
     found = compare({"original": original, **engines}, cut, original)
@@ -81,7 +80,6 @@ def main() -> None:
                 **quality.as_dict(),
                 "bits_per_ternary_weight": bits[name].bits_per_ternary_weight if name in bits else None,
                 "zero_share": bits[name].zero_share if name in bits else None,
-                "seconds": seconds.get(name),
             }
             for name, quality in found.items()
         ],

@@ -74,8 +74,8 @@ def quantizers_page(results: dict[str, Any]) -> str:
         f" Written by `make docs` from what `{results['command']}` measured; {about['cpu']},"
         f" {about['threads']} threads, {results['date']}.",
         "",
-        "| quantizer | perplexity | against original | KL | top-1 | bits/ternary weight | zeros | seconds |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: |",
+        "| quantizer | perplexity | against original | KL | top-1 | bits/ternary weight | zeros |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
     ]
     for row in results["rows"]:
         cells = [
@@ -86,7 +86,6 @@ def quantizers_page(results: dict[str, Any]) -> str:
             f"{row['top1_agreement']:.1%}",
             number(row["bits_per_ternary_weight"]),
             "-" if row["zero_share"] is None else f"{row['zero_share']:.0%}",
-            "-" if row["seconds"] is None else f"{row['seconds']:.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     series = ", ".join(f"{value:.4f}" for value in results["kmeans_relative_error"])

@@ -67,7 +67,7 @@ def test_the_default_recipe() -> None:
     default = Recipe.load("W1.58")
     assert default.name == "W1.58"
     assert default.calibrate is not None
-    assert (default.calibrate.tokens, default.calibrate.sweeps, default.calibrate.text) == (36864, 2, "default")
+    assert (default.calibrate.tokens, default.calibrate.sweeps, default.calibrate.text) == (40960, 2, "default")
     assert Recipe.load("w1.58-rounded").calibrate is None
     up = "model.layers.0.mlp.up_proj.weight"
     assert default.plan(program())[up] == Planned(L2Config(group_size=64), None, 64, "t2")

@@ -9,7 +9,7 @@ import pytest
 
 import smollm2
 from tercet import sources
-from tercet.evaluate import compare, windows
+from tercet.evaluate import compare, spread, windows
 from tercet.evaluate.contents import contents
 from tercet.evaluate.float_model import FloatModel
 from tercet.evaluate.footprint import footprint
@@ -36,7 +36,7 @@ def folder(source: sources.Source, tmp_path_factory: pytest.TempPathFactory) -> 
 def held_out(source: sources.Source) -> np.ndarray:
     text = sources.default_text("test")
     assert text is not None, "this test needs the default text; see `tercet demo`"
-    return windows(Tokenizer.open(source.folder).encode(text), 512, 4096)
+    return spread(windows(Tokenizer.open(source.folder).encode(text), 512), 4096)
 
 
 def test_perplexity(source: sources.Source, folder: Path, held_out: np.ndarray) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.errors import TercetError
-from tercet.evaluate import windows
+from tercet.evaluate import spread, windows
 
 
 @given(st.integers(2, 300), st.integers(2, 40), st.integers(2, 200) | st.none())
@@ -28,3 +28,16 @@ def test_a_prefix_starts_every_window_and_takes_no_text(length: int, context: in
 def test_nothing_to_score_is_said(length: int, context: int) -> None:
     with pytest.raises(TercetError, match="nothing to score"):
         windows(np.arange(length), context)
+
+
+@given(st.integers(1, 50), st.integers(2, 9), st.integers(2, 200))
+def test_spread_takes_whole_windows_from_first_to_last_part(count: int, context: int, tokens: int) -> None:
+    cut = np.arange(count * context).reshape(count, context)
+    taken = spread(cut, tokens)
+    assert len(taken) == min(count, max(1, tokens // context))
+    numbers = taken[:, 0] // context
+    assert np.array_equal(taken, cut[numbers])
+    gaps = np.diff([*numbers, count])
+    assert numbers[0] == 0
+    assert gaps.min() >= 1
+    assert gaps.max() - gaps.min() <= 1

@@ -4,6 +4,6 @@ Perplexity is of non-overlapping windows; no BOS unless the tokenizer adds one; 
 """
 
 from tercet.evaluate.quality import Logits, Quality, compare, quality
-from tercet.evaluate.windows import windows
+from tercet.evaluate.windows import spread, windows
 
-__all__ = ["Logits", "Quality", "compare", "quality", "windows"]
+__all__ = ["Logits", "Quality", "compare", "quality", "spread", "windows"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tercet.errors import TercetError
 
-__all__ = ["windows"]
+__all__ = ["spread", "windows"]
 
 
 def windows(
@@ -44,3 +44,12 @@ def windows(
         count = min(count, tokens // size)
     body = text[: count * step].reshape(count, step)
     return np.concatenate([np.broadcast_to(start, (count, len(start))), body], axis=1)
+
+
+def spread(cut: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
+    """At most `tokens` tokens in whole windows (one at least), evenly from all over the text, in its order.
+
+    The first windows would be one article, and articles differ more than models do.
+    """
+    count = min(len(cut), max(1, tokens // cut.shape[1]))
+    return cut[np.arange(count) * len(cut) // count]

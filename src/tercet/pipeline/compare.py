@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tercet import families, sources
-from tercet.evaluate import compare, windows
+from tercet.evaluate import compare, spread, windows
 from tercet.evaluate.contents import contents
 from tercet.evaluate.footprint import Footprint, footprint
 from tercet.evaluate.models import Measurable, open_model
@@ -54,7 +54,7 @@ def compare_with_original(
     models |= {name: open_model(folder, threads=threads) for name, folder in folders.items()}
     first = models[ORIGINAL]
     context = min(settings.context, *(model.context for model in models.values()))
-    cut = windows(first.encode(text.content), context, settings.tokens, prefix=first.prefix())
+    cut = spread(windows(first.encode(text.content), context, prefix=first.prefix()), settings.tokens)
     logits = {name: model.logits for name, model in models.items()}
     qualities = compare(logits, cut, first.logits, lambda i, n: progress("evaluate windows", i, n))
     paces = _speeds(models, rounds, context, progress)
@@ -82,7 +82,7 @@ def compare_with_original(
 def protocol(text: Text, settings: Evaluate) -> str:
     return (
         f"Perplexity, KL(original || model) and top-1 agreement on at most {settings.tokens} tokens of {text.name}:"
-        f" non-overlapping windows of {settings.context}, no BOS unless the tokenizer adds one, a window's first token"
+        f" windows of {settings.context} from all over it, no BOS unless the tokenizer adds one, a window's first token"
         " unscored. MB are 10^6 bytes; the original's size is that of 16-bit weights. Memory is the growth of the"
         " process by opening the model and running 128 tokens, KV cache not counted. Speeds are medians."
     )

@@ -74,7 +74,7 @@ class Calibrate(Settings, frozen=True):
         text: "default" (cached articles), "generated" (by the model itself) or a text file.
     """
 
-    tokens: int = Field(default=36864, ge=2)
+    tokens: int = Field(default=40960, ge=2)
     context: int = Field(default=512, ge=2)
     sweeps: int = Field(default=2, ge=0, le=100)
     correction: float = Field(default=0.75, ge=0, le=1)
