@@ -52,4 +52,5 @@ def spread(cut: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
     The first windows would be one article, and articles differ more than models do.
     """
     count = min(len(cut), max(1, tokens // cut.shape[1]))
-    return cut[np.arange(count) * len(cut) // count]
+    taken: NDArray[np.int64] = cut[np.arange(count) * len(cut) // count]
+    return taken
