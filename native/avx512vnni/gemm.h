@@ -6,9 +6,7 @@
 #ifndef TERCET_AVX512VNNI_GEMM_H
 #define TERCET_AVX512VNNI_GEMM_H
 
-#include <immintrin.h>
-
-#include "../backends.h"
+#include "unpack.h"
 
 namespace tercet::avx512vnni {
 
@@ -31,16 +29,6 @@ struct Panel {
 
 // Adds the chunk's products for tokens token .. token+tokens (<= BLOCK) of x, kept at slot.. in partial and acc.
 void multiply(Panel& p, int tiles, int tokens, int32_t token, int slot);
-
-// Unsigned bytes factor*(code ^ flip) of the four columns 4s .. 4s+3 of a tile.
-template <class Format>
-static inline __m512i unpack(__m512i tile, int s) {
-    if constexpr (Format::bits == 8) return _mm512_xor_si512(tile, _mm512_set1_epi8((char)Format::flip));
-    constexpr int up = Format::factor == 2 ? 1 : 0; // the factor 2 is one place more to the left
-    const __m512i mask = _mm512_set1_epi8((char)(Format::mask << up));
-    const int right = Format::bits * s - up;
-    return _mm512_and_si512(right < 0 ? _mm512_slli_epi32(tile, 1) : _mm512_srli_epi32(tile, (unsigned)right), mask);
-}
 
 template <class Format>
 void unpack_chunk(Panel& p, int tiles) {

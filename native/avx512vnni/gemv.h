@@ -2,10 +2,8 @@
 #ifndef TERCET_AVX512VNNI_GEMV_H
 #define TERCET_AVX512VNNI_GEMV_H
 
-#include <immintrin.h>
-
-#include "../backends.h"
 #include "../f32x16_avx512.h"
+#include "unpack.h"
 
 namespace tercet::avx512vnni {
 
@@ -65,6 +63,27 @@ static inline __m512i broadcast4(const int8_t* p) {
 }
 
 constexpr int PREFETCH = 1024; // bytes ahead; past the end of the weights it is harmless
+
+// Products of unpacked bytes, for every format that has no better way.
+template <class Format>
+struct Unpacked {
+    template <int R>
+    struct Products {
+        static inline void add(__m512i (&d)[R], const uint8_t* codes, int64_t stride, const int8_t* x, int32_t tiles) {
+            for (int32_t c = 0; c < tiles; c++, codes += TILE_BYTES, x += Format::columns) {
+#pragma GCC unroll 4
+                for (int r = 0; r < R; r++) {
+                    const uint8_t* p = codes + r * stride;
+                    _mm_prefetch((const char*)p + PREFETCH, _MM_HINT_T0);
+                    const __m512i tile = _mm512_loadu_si512(p);
+#pragma GCC unroll 8
+                    for (int s = 0; s < Format::columns / 4; s++)
+                        d[r] = _mm512_dpbusd_epi32(d[r], unpack<Format>(tile, s), broadcast4(x + 4 * s));
+                }
+            }
+        }
+    };
+};
 
 } // namespace tercet::avx512vnni
 #endif
