@@ -72,7 +72,7 @@ def main() -> None:
     found = compare({"original": original, **engines}, cut, original)
     bits: dict[str, Any] = {name: contents(folder) for name, folder in folders.items()}
     result = {
-        "command": "python benchmarks/quantizers.py",
+        "command": f"python benchmarks/quantizers.py --tokens {options.tokens}",
         "calibration_tokens": options.tokens,
         "rows": [
             {

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from tercet.cli import app
 from tercet.evaluate.rows import Row, markdown, number
+from tercet.report import plots
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
@@ -125,9 +126,9 @@ def main() -> None:
     place.write_text(reference(), encoding="utf-8")
     readme = ROOT / "README.md"
     if RESULTS.exists():
-        readme.write_text(
-            fill_table(readme.read_text(encoding="utf-8"), json.loads(RESULTS.read_text())), encoding="utf-8"
-        )
+        measured = json.loads(RESULTS.read_text())
+        readme.write_text(fill_table(readme.read_text(encoding="utf-8"), measured), encoding="utf-8")
+        (ROOT / "docs" / "smollm2.svg").write_text(plots([Row(**row) for row in measured["rows"]]), encoding="utf-8")
     if QUANTIZERS.exists():
         results = json.loads(QUANTIZERS.read_text())
         (ROOT / "docs" / "quantizers.md").write_text(quantizers_page(results), encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 from tercet.errors import TercetError
 from tercet.evaluate.rows import Row, table
 
-__all__ = ["page"]
+__all__ = ["page", "plots"]
 
 STYLE = """
 :root { color-scheme: light dark }
@@ -49,7 +49,7 @@ def page(
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>",
         f"<div class='wide'>{_table(rows)}</div><p>{html.escape(protocol)}</p>",
-        f"<figure>{_plots(rows)}</figure>",
+        f"<figure>{plots(rows)}</figure>",
         *(
             f"<h2>{html.escape(name)} writes</h2><blockquote><b>{html.escape(sample['prompt'])}</b>"
             f"{html.escape(sample['text'])}</blockquote>"
@@ -69,8 +69,11 @@ def _table(rows: Sequence[Row]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _plots(rows: Sequence[Row]) -> str:
-    """An SVG: perplexity, on a logarithmic axis, against file size and against memory."""
+def plots(rows: Sequence[Row]) -> str:
+    """An SVG: perplexity, on a logarithmic axis, against file size and against memory.
+
+    Raises TercetError where matplotlib is not installed.
+    """
     try:
         import matplotlib
         from matplotlib.figure import Figure
