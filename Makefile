@@ -58,8 +58,12 @@ check: setup
 soak: setup
 	$(BIN)/python -m pytest -m "slow or not slow" --durations 20
 
-bench: setup
-	$(BIN)/tercet bench demo/models/ternary-calibrated
+PACKED := demo/models/ternary-calibrated
+bench: setup $(PACKED)/config.json
+	$(BIN)/tercet bench $(PACKED)
+
+$(PACKED)/config.json: | setup
+	$(BIN)/tercet quantize smollm2 -o $(PACKED) --eval-tokens 0
 
 docs: setup
 	$(BIN)/python docs/build.py
