@@ -78,6 +78,7 @@ def demo(out: Path, *, threads: int | None = None, progress: Progress | None = N
         "samples": samples,
         "protocol": protocol(text, EVALUATE),
         "machine": machine(),
+        "command": "tercet demo",
         "date": time.strftime("%Y-%m-%d"),
         "seconds_to_make": seconds,
         "seconds": time.monotonic() - begin,

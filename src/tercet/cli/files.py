@@ -50,7 +50,7 @@ def _share(value: float | None) -> str:
 
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A packed folder.")],
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Length of the sequence compared at the logits.")] = 32,
+    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Length of the sequence compared at the logits.")] = 32,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:

@@ -62,5 +62,7 @@ def _named(content: str, name: str) -> Text:
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TercetError(f"{file}: cannot be read as UTF-8 text ({error}); name another file") from error
+    except OSError as error:
+        raise TercetError(f"{file}: cannot be read ({error.strerror}); name another file") from error
+    except UnicodeDecodeError as error:
+        raise TercetError(f"{file}: is not UTF-8 text ({error.reason} at byte {error.start})") from error

@@ -138,8 +138,14 @@ class Engine:
         Raises FormatError: the folder is damaged; ModelError: its architecture is unknown or does not fit its weights.
         """
         artifact = source if isinstance(source, Artifact) else Artifact.open(Path(source), check=check)
+        program = program_of(artifact.config["model"])
+        if unread := sorted(set(artifact.tensors) - set(program.weights)):
+            raise ModelError(
+                f"{artifact.folder}: config.json describes a model without {unread[0]} ({len(unread)} tensors unread);"
+                " it was edited, or the folder is of another version: quantize again"
+            )
         engine = cls(
-            program_of(artifact.config["model"]),
+            program,
             artifact.tensors,
             threads=threads,
             isa=isa,
