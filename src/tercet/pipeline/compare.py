@@ -83,8 +83,9 @@ def protocol(text: Text, settings: Evaluate) -> str:
     return (
         f"Perplexity, KL(original || model) and top-1 agreement on at most {settings.tokens} tokens of {text.name}:"
         f" non-overlapping windows of {settings.context} from all over it, no BOS unless the tokenizer adds one, a"
-        " window's first token unscored. MB are 10^6 bytes; the original's size is that of 16-bit weights. Memory is the growth of the"
-        " process by opening the model and running 128 tokens, KV cache not counted. Speeds are medians."
+        " window's first token unscored. MB are 10^6 bytes; the original's size is that of 16-bit weights. Memory is"
+        " the growth of the process by opening the model and running 128 tokens, KV cache not counted. Speeds are"
+        " medians."
     )
 
 
