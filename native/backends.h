@@ -37,5 +37,6 @@ namespace tercet {
 TERCET_BACKEND(scalar)
 TERCET_BACKEND(avx2)
 TERCET_BACKEND(avx512vnni)
+TERCET_BACKEND(neon)
 } // namespace tercet
 #endif

@@ -5,6 +5,10 @@
 
 #include "backends.h"
 
+#ifdef TERCET_AARCH64
+#include <sys/auxv.h> // Linux
+#endif
+
 namespace tercet {
 namespace {
 
@@ -25,6 +29,10 @@ struct Table {
             __builtin_cpu_supports("avx512vnni"))
             add(&backend_avx512vnni);
         if (avx2) add(&backend_avx2);
+#endif
+#ifdef TERCET_AARCH64
+        constexpr unsigned long dot_product = 1ul << 20; // HWCAP_ASIMDDP, which older headers do not name
+        if (getauxval(AT_HWCAP) & dot_product) add(&backend_neon);
 #endif
         add(&backend_scalar);
         names[count] = nullptr;
@@ -56,7 +64,7 @@ const tercet_backend* tercet_backend_named(const char* name) {
     const tercet::Table& t = tercet::table();
     for (int i = 0; i < t.count; i++)
         if (strcmp(t.names[i], name) == 0) return t.rows[i];
-    const bool known = !strcmp(name, "avx2") || !strcmp(name, "avx512vnni");
+    const bool known = !strcmp(name, "avx2") || !strcmp(name, "avx512vnni") || !strcmp(name, "neon");
     snprintf(tercet::error, sizeof tercet::error, "%s '%.32s'; this machine runs %s%s%s%s%s",
              known ? "this CPU or build lacks" : "unknown instruction set", name, t.names[0], t.count > 1 ? ", " : "",
              t.count > 1 ? t.names[1] : "", t.count > 2 ? ", " : "", t.count > 2 ? t.names[2] : "");

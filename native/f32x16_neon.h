@@ -1,0 +1,114 @@
+// Sixteen float lanes in four NEON registers. The meaning of each operation is f32x16_scalar.h's.
+#ifndef TERCET_F32X16_NEON_H
+#define TERCET_F32X16_NEON_H
+
+#include <arm_neon.h>
+#include <stdint.h>
+#include <string.h>
+
+namespace tercet::neon {
+
+struct f32x16 {
+    float32x4_t v[4];
+
+    template <class F>
+    static inline __attribute__((always_inline)) f32x16 make(F&& quarter) {
+        return {{quarter(0), quarter(1), quarter(2), quarter(3)}};
+    }
+    static f32x16 set(float x) {
+        return make([=](int) { return vdupq_n_f32(x); });
+    }
+    static f32x16 zero() { return set(0.0f); }
+    static f32x16 load(const float* p) {
+        return make([=](int i) { return vld1q_f32(p + 4 * i); });
+    }
+    static f32x16 load(const float* p, int n) {
+        float t[16] = {0};
+        memcpy(t, p, (size_t)n * 4);
+        return load(t);
+    }
+    static f32x16 load(const uint16_t* p) {
+        return make([=](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
+    }
+    static f32x16 load(const uint16_t* p, int n) {
+        uint16_t t[16] = {0};
+        memcpy(t, p, (size_t)n * 2);
+        return load(t);
+    }
+    void store(float* p) const {
+        for (int i = 0; i < 4; i++) vst1q_f32(p + 4 * i, v[i]);
+    }
+    void store(float* p, int n) const {
+        float t[16];
+        store(t);
+        memcpy(p, t, (size_t)n * 4);
+    }
+    void store(uint16_t* p) const {
+        for (int i = 0; i < 4; i++) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(v[i])));
+    }
+    void store(uint16_t* p, int n) const {
+        uint16_t t[16];
+        store(t);
+        memcpy(p, t, (size_t)n * 2);
+    }
+    void store(int8_t* p) const {
+        const int16x8_t low = vcombine_s16(rounded(v[0]), rounded(v[1]));
+        const int16x8_t high = vcombine_s16(rounded(v[2]), rounded(v[3]));
+        vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+    }
+
+    f32x16 head(int n) const {
+        float t[16];
+        store(t);
+        return load(t, n);
+    }
+    f32x16 abs() const {
+        return make([&](int i) { return vabsq_f32(v[i]); });
+    }
+    f32x16 operator-() const {
+        return make([&](int i) { return vnegq_f32(v[i]); });
+    }
+    f32x16 sign_of(f32x16 s) const {
+        return make([&](int i) { return vbslq_f32(vdupq_n_u32(0x80000000u), s.v[i], v[i]); });
+    }
+    f32x16 shifted_left_23() const {
+        return make([&](int i) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(v[i]), 23)); });
+    }
+    float sum() const {
+        const float32x4_t a = vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]));
+        return vpadds_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a)));
+    }
+    float max() const { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(v[0], v[2]), vmaxq_f32(v[1], v[3]))); }
+
+private:
+    static int16x4_t rounded(float32x4_t x) { return vmovn_s32(vcvtnq_s32_f32(x)); }
+};
+
+inline f32x16 operator+(f32x16 a, f32x16 b) {
+    return f32x16::make([&](int i) { return vaddq_f32(a.v[i], b.v[i]); });
+}
+inline f32x16 operator-(f32x16 a, f32x16 b) {
+    return f32x16::make([&](int i) { return vsubq_f32(a.v[i], b.v[i]); });
+}
+inline f32x16 operator*(f32x16 a, f32x16 b) {
+    return f32x16::make([&](int i) { return vmulq_f32(a.v[i], b.v[i]); });
+}
+inline f32x16 operator/(f32x16 a, f32x16 b) {
+    return f32x16::make([&](int i) { return vdivq_f32(a.v[i], b.v[i]); });
+}
+inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+    return f32x16::make([&](int i) { return vfmaq_f32(c.v[i], a.v[i], b.v[i]); });
+}
+// Not vmaxq and vminq: those order the zeros and keep a NaN on either side.
+inline f32x16 max(f32x16 a, f32x16 b) {
+    return f32x16::make([&](int i) { return vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
+}
+inline f32x16 min(f32x16 a, f32x16 b) {
+    return f32x16::make([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
+}
+inline f32x16 select_less(f32x16 a, f32x16 b, f32x16 yes, f32x16 no) {
+    return f32x16::make([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], b.v[i]), yes.v[i], no.v[i]); });
+}
+
+} // namespace tercet::neon
+#endif
