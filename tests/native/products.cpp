@@ -178,10 +178,15 @@ void expect_refused() {
 
 } // namespace
 
-int64_t sweep_products(const Options& options) {
+int64_t sweep_widths(const Options& options) {
     Products products(options);
     expect_refused();
     run_widths(products);
+    return products.coverage.total();
+}
+
+int64_t sweep_products(const Options& options) {
+    Products products(options);
     do
         for (const Cell& cell : products.coverage.cells()) run_cell(products, cell);
     while (products.coverage.total() < options.cases);

@@ -30,13 +30,15 @@ float Random::normal() {
     return sum;
 }
 
+bool Arena::guarded = true;
+
 Arena::Arena(size_t bytes) {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), inner = (bytes + page - 1) / page * page;
     char* memory = (char*)mmap(nullptr, inner + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) fail("no memory for an arena");
     begin_ = memory + page;
     end_ = begin_ + inner;
-    if (mprotect(memory, page, PROT_NONE) || mprotect(end_, page, PROT_NONE)) fail("mprotect failed");
+    if (guarded && (mprotect(memory, page, PROT_NONE) || mprotect(end_, page, PROT_NONE))) fail("mprotect failed");
 }
 
 void* Arena::place_bytes(size_t bytes, size_t element, Random& random) {

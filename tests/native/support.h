@@ -26,13 +26,15 @@ class Random {
     std::mt19937_64 engine_;
 };
 
-// Memory between two pages that no one may touch. An array placed in it ends at the one, begins at the other, or lies
+// Memory between two pages that no one may touch (unless `guarded` is false: QEMU reads a whole vector where a masked
+// load should not). An array placed in it ends at the one, begins at the other, or lies
 // at any offset from a cache line; a read or write outside then ends the program, with the case's description.
 class Arena {
   public:
     explicit Arena(size_t bytes);
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
+    static bool guarded;
 
     template <class T>
     T* place(size_t count, Random& random) {
@@ -62,13 +64,14 @@ float from_half(uint16_t bits); // by its definition, not the kernels' way
 uint16_t random_half(Random& random);
 
 struct Options {
-    int64_t cases = 20000; // at least so many packed products
-    int least = 1;         // in each cell of the table
+    int64_t cases = 20000; // at least so many packed products of the table
+    int least = 1;         // in each of its cells
     uint64_t seed = 1;
     bool table = false;
 };
 
 // Each returns how many cases it ran.
+int64_t sweep_widths(const Options& options);
 int64_t sweep_products(const Options& options);
 int64_t sweep_floats(const Options& options);
 int64_t sweep_attention(const Options& options);
