@@ -7,11 +7,17 @@
 
 namespace tercet::avx512vnni {
 
+// How far ahead weights are prefetched, in the order of reading: at a row tile's end from the start of the R-th next.
+// Past the end of the weights it is harmless.
+constexpr int AHEAD = 2048;       // bytes of codes
+constexpr int SCALES_AHEAD = 256; // bytes of scales
+
 // acc = fma(sx*alpha, d, acc), with a shift acc = fma(sx*gamma, S, acc), for group g of a row tile.
 static inline __m512 scale_group(const tercet_matrix* w, const tercet_activations* x, int32_t tile, int32_t g,
                                  __m512i d, __m512 acc) {
     const int64_t at = ((int64_t)tile * w->groups + g) * TERCET_ROWS;
     const __m512 sx = _mm512_set1_ps(x->scale[g]);
+    _mm_prefetch((const char*)(w->scale + at) + SCALES_AHEAD, _MM_HINT_T0);
     const __m512 alpha = f32x16::load(w->scale + at).v;
     acc = _mm512_fmadd_ps(_mm512_mul_ps(sx, alpha), _mm512_cvtepi32_ps(d), acc);
     if (!w->shift) return acc;
@@ -26,24 +32,34 @@ static inline void store_rows(const tercet_matrix* w, int32_t tile, const float*
     (bias ? v + f32x16::load(bias + row, lanes) : v).store(y + row, lanes);
 }
 
-// R row tiles from `tile` on. Products<R>::add(d, codes, stride, x, tiles) adds `tiles` column tiles of R streams,
-// `stride` bytes apart, to d; codes are prefetched by it.
+// R row tiles from `tile` on. Products<R>::add(d, codes, stride, x, tiles, ahead) adds `tiles` column tiles of R streams,
+// `stride` bytes apart, to d, and prefetches the codes `ahead` bytes on.
 template <class Format, template <int> class Products, int R>
 void gemv_rows(const tercet_matrix* w, const tercet_activations* x, const float* bias, float* y, int32_t tile) {
     const int64_t stride = (int64_t)w->col_tiles * TILE_BYTES;
     const uint8_t* codes = (const uint8_t*)w->codes + tile * stride;
     const int32_t group_tiles = w->group / Format::columns;
     __m512 acc[R];
+#pragma GCC unroll 4
     for (int r = 0; r < R; r++) acc[r] = _mm512_setzero_ps();
     for (int32_t g = 0; g < w->groups; g++) {
         const int32_t begin = g * group_tiles;
         const int32_t count = w->col_tiles - begin < group_tiles ? w->col_tiles - begin : group_tiles;
         __m512i d[R];
+#pragma GCC unroll 4
         for (int r = 0; r < R; r++) d[r] = _mm512_set1_epi32(-Format::offset * x->sum[g]);
-        Products<R>::add(d, codes + (int64_t)begin * TILE_BYTES, stride, x->codes + (int64_t)begin * Format::columns,
-                         count);
+        const int32_t edge = w->col_tiles - AHEAD / TILE_BYTES; // from this tile on the prefetch is in the next rows
+        const int32_t here = edge <= begin ? 0 : edge - begin < count ? edge - begin : count;
+        const auto add = [&](int32_t from, int32_t tiles, int64_t ahead) __attribute__((always_inline)) {
+            Products<R>::add(d, codes + (int64_t)from * TILE_BYTES, stride, x->codes + (int64_t)from * Format::columns,
+                             tiles, ahead);
+        };
+        if (here) add(begin, here, AHEAD);
+        if (here < count) add(begin + here, count - here, AHEAD + (R - 1) * stride);
+#pragma GCC unroll 4
         for (int r = 0; r < R; r++) acc[r] = scale_group(w, x, tile + r, g, d[r], acc[r]);
     }
+#pragma GCC unroll 4
     for (int r = 0; r < R; r++) store_rows(w, tile + r, bias, acc[r], y);
 }
 
@@ -62,19 +78,18 @@ static inline __m512i broadcast4(const int8_t* p) {
     return _mm512_set1_epi32(quad);
 }
 
-constexpr int PREFETCH = 1024; // bytes ahead; past the end of the weights it is harmless
-
 // Products of unpacked bytes, for every format that has no better way.
 template <class Format>
 struct Unpacked {
     template <int R>
     struct Products {
-        static inline void add(__m512i (&d)[R], const uint8_t* codes, int64_t stride, const int8_t* x, int32_t tiles) {
+        static TERCET_INLINE void add(__m512i (&d)[R], const uint8_t* codes, int64_t stride, const int8_t* x,
+                                      int32_t tiles, int64_t ahead) {
             for (int32_t c = 0; c < tiles; c++, codes += TILE_BYTES, x += Format::columns) {
 #pragma GCC unroll 4
                 for (int r = 0; r < R; r++) {
                     const uint8_t* p = codes + r * stride;
-                    _mm_prefetch((const char*)p + PREFETCH, _MM_HINT_T0);
+                    _mm_prefetch((const char*)p + ahead, _MM_HINT_T0);
                     const __m512i tile = _mm512_loadu_si512(p);
 #pragma GCC unroll 8
                     for (int s = 0; s < Format::columns / 4; s++)

@@ -6,6 +6,9 @@
 
 #include "../backends.h"
 
+// Arrays of registers stay registers only where every function on the way is inlined and every loop unrolled.
+#define TERCET_INLINE inline __attribute__((always_inline))
+
 namespace tercet::avx512vnni {
 
 // Unsigned bytes factor*(code ^ flip) of the four columns 4s .. 4s+3 of a tile.
