@@ -13,9 +13,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NATIVE := CMakeLists.txt $(shell find native -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 BUILD_TOOLS := scikit-build-core nanobind cmake ninja
 
-.PHONY: help setup demo test check soak bench docs clean
+.PHONY: help setup demo test check soak sanitize qemu mutants bench docs clean
 help:
-	@echo "make setup | demo | test | check | soak | bench | docs | clean"
+	@echo "make setup | demo | test | check | soak | sanitize | qemu | mutants | bench | docs | clean"
 
 setup: $(VENV)/stamp-native $(VENV)/stamp-model
 
@@ -57,6 +57,11 @@ check: setup
 
 soak: setup
 	$(BIN)/python -m pytest -m "slow or not slow" --durations 20
+
+# Parts of soak, each by itself: the native sweep under sanitizers, on older CPUs (apt-get install qemu-user), and on
+# kernels that are wrong on purpose.
+sanitize qemu mutants: setup
+	$(BIN)/python -m pytest -m slow -s tests/native/test_$(@:sanitize=sanitizers).py
 
 PACKED := demo/models/ternary-calibrated
 bench: setup $(PACKED)/config.json

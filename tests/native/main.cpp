@@ -15,6 +15,9 @@ struct Part {
 const Part PARTS[] = {
     {"widths", sweep::sweep_widths},
     {"products", sweep::sweep_products},
+    {"floats", sweep::sweep_floats},
+    {"pool", sweep::sweep_pool},
+    {"engine", sweep::sweep_engine},
 };
 
 [[noreturn]] void usage() {

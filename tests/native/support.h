@@ -74,7 +74,6 @@ struct Options {
 int64_t sweep_widths(const Options& options);
 int64_t sweep_products(const Options& options);
 int64_t sweep_floats(const Options& options);
-int64_t sweep_attention(const Options& options);
 int64_t sweep_pool(const Options& options);
 int64_t sweep_engine(const Options& options);
 

@@ -1,0 +1,242 @@
+// The engine with a small random model: the same logits for every instruction set, thread count, chunk, batch and way
+// to split a prompt, with several engines at once and after fork. The reference is the scalar backend, one token a step.
+#include "engine/engine.h"
+
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "weights.h"
+
+namespace sweep {
+namespace {
+
+using tercet::Kind;
+
+constexpr int HIDDEN = 128, WIDE = 192, VOCAB = 600, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, LAYERS = 2;
+constexpr int LENGTHS[] = {90, 33, 70}; // of the prompts: past a block of 64 keys
+constexpr int PROMPTS = 3;
+
+class Model {
+  public:
+    explicit Model(uint64_t seed) : random_(seed) {
+        spec.vocab = VOCAB;
+        spec.ropes.push_back({std::vector<float>(HEAD_DIM / 2), 1.0f});
+        for (size_t i = 0; i < HEAD_DIM / 2; i++) spec.ropes[0].inv_freq[i] = 1.0f / (float)(1 << (i / 2));
+        op(Kind::embed, {"ids"}, "x", HIDDEN).weight = matrix("embed", "q4", VOCAB, HIDDEN, 64, false);
+        for (int l = 0; l < LAYERS; l++) layer(l);
+        norm("final", "x", "h");
+        linear("head", "q8", "h", "logits", VOCAB, HIDDEN, 0, false);
+    }
+
+    tercet::ProgramSpec spec;
+
+  private:
+    tercet::OpSpec& op(Kind kind, std::vector<std::string> inputs, const std::string& output, int width) {
+        tercet::OpSpec o;
+        o.kind = kind;
+        o.inputs = std::move(inputs);
+        o.output = output;
+        spec.widths[output] = width;
+        spec.ops.push_back(o);
+        return spec.ops.back();
+    }
+
+    std::string matrix(const std::string& name, const char* format, int rows, int cols, int group, bool shift) {
+        makers_.push_back(std::make_unique<Maker>());
+        for (const Format& f : formats())
+            if (!strcmp(f.name, format))
+                spec.matrices[name] = makers_.back()->make({&f, rows, cols, group, shift}, false, random_).matrix;
+        return name;
+    }
+
+    std::string vector(const std::string& name, int size) {
+        for (int i = 0; i < size; i++) spec.vectors[name].push_back(random_.normal());
+        return name;
+    }
+
+    void linear(const std::string& name, const char* format, const char* in, const char* out, int rows, int cols,
+                int group, bool shift) {
+        tercet::OpSpec& o = op(Kind::linear, {in}, out, rows);
+        o.weight = matrix(name, format, rows, cols, group, shift);
+        if (random_.chance(50)) o.bias = vector(name + ".bias", rows);
+    }
+
+    void norm(const std::string& name, const char* in, const char* out) {
+        tercet::OpSpec& o = op(Kind::rmsnorm, {in}, out, HIDDEN);
+        o.weight = vector(name, HIDDEN);
+        o.dim = HIDDEN;
+        o.eps = 1e-5f;
+    }
+
+    void rope(const char* buffer, int heads) {
+        tercet::OpSpec& o = op(Kind::rope, {buffer}, buffer, heads * HEAD_DIM);
+        o.heads = heads;
+        o.head_dim = HEAD_DIM;
+    }
+
+    void layer(int index) {
+        const std::string l = std::to_string(index) + ".";
+        norm(l + "norm1", "x", "h");
+        linear(l + "q", "t2", "h", "q", HEADS * HEAD_DIM, HIDDEN, 0, false);
+        linear(l + "k", "t2", "h", "k", KV_HEADS * HEAD_DIM, HIDDEN, 0, false);
+        linear(l + "v", "b1", "h", "v", KV_HEADS * HEAD_DIM, HIDDEN, 32, true);
+        rope("q", HEADS);
+        rope("k", KV_HEADS);
+        tercet::OpSpec& o = op(Kind::attention, {"q", "k", "v"}, "a", HEADS * HEAD_DIM);
+        o.heads = HEADS;
+        o.kv_heads = KV_HEADS;
+        o.head_dim = HEAD_DIM;
+        o.layer = index;
+        o.window = index ? 20 : 0;
+        o.factor = 1e-3f;
+        linear(l + "o", "t2", "a", "o", HIDDEN, HEADS * HEAD_DIM, 64, false);
+        op(Kind::add, {"x", "o"}, "x", HIDDEN);
+        norm(l + "norm2", "x", "h");
+        linear(l + "gate", "t2", "h", "g", WIDE, HIDDEN, 32, true);
+        linear(l + "up", "q4", "h", "u", WIDE, HIDDEN, 0, false);
+        op(Kind::gated, {"g", "u"}, "m", WIDE);
+        linear(l + "down", "t2", "m", "d", HIDDEN, WIDE, 0, false);
+        op(Kind::add, {"x", "d"}, "x", HIDDEN);
+    }
+
+    Random random_;
+    std::vector<std::unique_ptr<Maker>> makers_; // the arrays the matrices point into
+};
+
+struct Case {
+    const tercet_backend* backend;
+    int threads, chunk;
+};
+
+class Tester {
+  public:
+    explicit Tester(uint64_t seed) : model_(seed), random_(seed) {
+        for (int p = 0; p < PROMPTS; p++)
+            for (int i = 0; i < LENGTHS[p]; i++) ids_[p].push_back(random_.below(VOCAB));
+        tercet::Engine engine(model_.spec, options({oracle(), 1, 1}));
+        for (int p = 0; p < PROMPTS; p++) {
+            expected_[p].resize((size_t)LENGTHS[p] * VOCAB);
+            const auto sequence = engine.sequence();
+            for (int i = 0; i < LENGTHS[p]; i++)
+                engine.step({{sequence.get(), &ids_[p][(size_t)i], 1}}, false, &expected_[p][(size_t)i * VOCAB]);
+        }
+    }
+
+    std::unique_ptr<tercet::Engine> open(const Case& c) const {
+        return std::make_unique<tercet::Engine>(model_.spec, options(c));
+    }
+
+    // A whole prompt at once.
+    void whole(tercet::Engine& engine, int prompt) const {
+        const auto sequence = engine.sequence();
+        std::vector<float> logits((size_t)LENGTHS[prompt] * VOCAB);
+        engine.step({{sequence.get(), ids_[prompt].data(), LENGTHS[prompt]}}, true, logits.data());
+        expect_same(engine.isa(), "logits", logits.data(), expected_[prompt].data(), logits.size());
+    }
+
+    // Random pieces of all prompts in common steps, with sequences rewound and forked on the way.
+    void pieces(tercet::Engine& engine, Random& random) const {
+        std::unique_ptr<tercet::Sequence> sequences[PROMPTS];
+        for (auto& sequence : sequences) sequence = engine.sequence();
+        for (bool more = true; more;) {
+            more = false;
+            std::vector<tercet::Part> parts;
+            std::vector<int> prompts;
+            for (int p = 0; p < PROMPTS; p++) {
+                const int length = (int)sequences[p]->length();
+                if (length == LENGTHS[p]) continue;
+                more = true;
+                if (random.chance(20)) sequences[p] = sequences[p]->fork();
+                if (random.chance(10)) sequences[p]->rewind(length - length / 4);
+                if (random.chance(20)) continue;
+                const int used = (int)sequences[p]->length();
+                const int count = random.chance(40) ? 1 : random.between(1, LENGTHS[p] - used);
+                parts.push_back({sequences[p].get(), &ids_[p][(size_t)used], count});
+                prompts.push_back(p);
+            }
+            if (parts.empty()) continue;
+            std::vector<float> logits(parts.size() * VOCAB);
+            engine.step(parts, false, logits.data());
+            for (size_t i = 0; i < parts.size(); i++) {
+                const int p = prompts[i];
+                const size_t last = (size_t)sequences[p]->length() - 1;
+                expect_same(engine.isa(), "last logits", &logits[i * VOCAB], &expected_[p][last * VOCAB], VOCAB);
+            }
+        }
+    }
+
+  private:
+    static tercet::EngineOptions options(const Case& c) {
+        tercet::EngineOptions o;
+        o.backend = c.backend;
+        o.threads = c.threads;
+        o.chunk = c.chunk;
+        o.context = 100;
+        return o;
+    }
+
+    Model model_;
+    Random random_;
+    std::vector<int32_t> ids_[PROMPTS];
+    std::vector<float> expected_[PROMPTS];
+};
+
+void several_engines(const Tester& tester) {
+    const auto shared = tester.open({backends()[0], 2, 16});
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; i++)
+        threads.emplace_back([&tester, &shared, i] {
+            const auto own = tester.open({backends()[0], 2 + i % 2, 7});
+            Random random((uint64_t)i);
+            tester.whole(i % 2 ? *own : *shared, i % PROMPTS);
+            tester.pieces(*own, random);
+        });
+    for (std::thread& thread : threads) thread.join();
+}
+
+void forked(const Tester& tester) {
+    const auto engine = tester.open({backends()[0], 3, 16});
+    tester.whole(*engine, 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        tester.whole(*engine, 1);
+        _exit(0);
+    }
+    int status = 0;
+    if (child < 0 || waitpid(child, &status, 0) != child || status != 0) fail("a forked child ended with %d", status);
+    tester.whole(*engine, 2);
+}
+
+} // namespace
+
+int64_t sweep_engine(const Options& options) {
+    int64_t cases = 0;
+    const int rounds = options.cases < 200000 ? 1 : 10;
+    for (int round = 0; round < rounds; round++) {
+        describe("engine, round %d", round);
+        const uint64_t seed = options.seed + (uint64_t)round;
+        const Tester tester(seed);
+        Random random(seed);
+        for (const tercet_backend* backend : backends())
+            for (const int threads : {1, 2, 3})
+                for (const int chunk : {1, 5, 64}) {
+                    describe("engine on %s, %d threads, chunk %d, seed %llu", backend->name, threads, chunk,
+                             (unsigned long long)seed);
+                    const auto engine = tester.open({backend, threads, chunk});
+                    tester.whole(*engine, (int)(cases % PROMPTS));
+                    tester.pieces(*engine, random);
+                    cases += 2;
+                }
+        describe("several engines at once");
+        several_engines(tester);
+        describe("an engine after fork");
+        forked(tester);
+        cases += 11;
+    }
+    return cases;
+}
+
+} // namespace sweep
