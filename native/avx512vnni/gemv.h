@@ -71,13 +71,6 @@ void gemv(const tercet_matrix* w, const tercet_activations* x, const float* bias
     for (; tile < tile_end; tile++) gemv_rows<Format, Products, 1>(w, x, bias, y, tile);
 }
 
-// Four activations to every lane.
-static inline __m512i broadcast4(const int8_t* p) {
-    int32_t quad;
-    memcpy(&quad, p, 4);
-    return _mm512_set1_epi32(quad);
-}
-
 // Products of unpacked bytes, for every format that has no better way.
 template <class Format>
 struct Unpacked {

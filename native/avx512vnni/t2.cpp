@@ -1,7 +1,6 @@
 // Two-bit ternary weights. One token: no shift of the weights. AND with 03, 0C, 30, C0 leaves each code times 1, 4, 16
 // or 64; four accumulators of these weights are shifted back once a group.
-#include "gemm.h"
-#include "gemv.h"
+#include "linear.h"
 
 namespace tercet {
 namespace avx512vnni {
@@ -56,8 +55,7 @@ struct T2Products {
 } // namespace avx512vnni
 
 TERCET_LINEAR(t2_linear_avx512vnni) {
-    if (x->n != 1) return avx512vnni::gemm<T2>(w, x, bias, y, y_stride, tile_begin, tile_end);
-    avx512vnni::gemv<T2, avx512vnni::T2Products>(w, x, bias, y, tile_begin, tile_end);
+    avx512vnni::linear<T2, avx512vnni::T2Products>(w, x, bias, y, y_stride, tile_begin, tile_end);
 }
 
 } // namespace tercet

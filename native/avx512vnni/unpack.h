@@ -21,5 +21,12 @@ static inline __m512i unpack(__m512i tile, int s) {
     return _mm512_and_si512(right < 0 ? _mm512_slli_epi32(tile, 1) : _mm512_srli_epi32(tile, (unsigned)right), mask);
 }
 
+// Four activations to every lane.
+static inline __m512i broadcast4(const int8_t* p) {
+    int32_t quad;
+    memcpy(&quad, p, 4);
+    return _mm512_set1_epi32(quad);
+}
+
 } // namespace tercet::avx512vnni
 #endif
