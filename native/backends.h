@@ -37,6 +37,7 @@ namespace tercet {
 TERCET_BACKEND(scalar)
 TERCET_BACKEND(avx2)
 TERCET_BACKEND(avx512vnni)
+const tercet_backend* backend_amx(); // avx512vnni's with products of its own
 TERCET_BACKEND(neon)
 } // namespace tercet
 #endif

@@ -8,11 +8,31 @@
 #ifdef TERCET_AARCH64
 #include <sys/auxv.h> // Linux
 #endif
+#if defined(TERCET_X86) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace tercet {
 namespace {
 
-constexpr int MOST = 3;
+constexpr int MOST = 4;
+
+#ifdef TERCET_X86
+// Whether the CPU has AMX int8 and the system lets this process, and all threads it will have, use its registers.
+bool tiles_allowed() {
+#ifdef __linux__
+    constexpr unsigned tile = 1u << 24, int8 = 1u << 25;
+    constexpr int request = 0x1023, tile_data = 18; // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & tile) && (d & int8) &&
+           syscall(SYS_arch_prctl, request, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+#endif
 
 struct Table {
     const tercet_backend* rows[MOST]; // best first
@@ -26,8 +46,10 @@ struct Table {
             __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
         if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-            __builtin_cpu_supports("avx512vnni"))
+            __builtin_cpu_supports("avx512vnni")) {
+            if (tiles_allowed()) add(backend_amx());
             add(&backend_avx512vnni);
+        }
         if (avx2) add(&backend_avx2);
 #endif
 #ifdef TERCET_AARCH64
@@ -64,10 +86,13 @@ const tercet_backend* tercet_backend_named(const char* name) {
     const tercet::Table& t = tercet::table();
     for (int i = 0; i < t.count; i++)
         if (strcmp(t.names[i], name) == 0) return t.rows[i];
-    const bool known = !strcmp(name, "avx2") || !strcmp(name, "avx512vnni") || !strcmp(name, "neon");
-    snprintf(tercet::error, sizeof tercet::error, "%s '%.32s'; this machine runs %s%s%s%s%s",
-             known ? "this CPU or build lacks" : "unknown instruction set", name, t.names[0], t.count > 1 ? ", " : "",
-             t.count > 1 ? t.names[1] : "", t.count > 2 ? ", " : "", t.count > 2 ? t.names[2] : "");
+    const bool known =
+        !strcmp(name, "amx") || !strcmp(name, "avx512vnni") || !strcmp(name, "avx2") || !strcmp(name, "neon");
+    const int size = (int)sizeof tercet::error;
+    int used = snprintf(tercet::error, sizeof tercet::error, "%s '%.32s'; this machine runs",
+                        known ? "this CPU or build lacks" : "unknown instruction set", name);
+    for (int i = 0; i < t.count && used < size; i++)
+        used += snprintf(tercet::error + used, (size_t)(size - used), "%s %s", i ? "," : "", t.names[i]);
     return nullptr;
 }
 

@@ -112,8 +112,8 @@ typedef struct {
     void (*add)(const float* a, const float* b, int64_t n, float* y);
 } tercet_backend;
 
-// Chosen once: the best the CPU has, or TERCET_ISA=scalar|avx2|avx512vnni|neon. NULL where the name is unknown or the CPU
-// lacks it; tercet_backend_error() then says which.
+// Chosen once: the best the CPU has, or TERCET_ISA=scalar|avx2|avx512vnni|amx|neon. NULL where the name is unknown or
+// the CPU lacks it; tercet_backend_error() then says which.
 const tercet_backend* tercet_backend_default(void);
 const tercet_backend* tercet_backend_named(const char* name);
 const char* tercet_backend_error(void);
