@@ -1,0 +1,89 @@
+"""Participants and rounds: each participant is a worker process, and they take turns.
+
+Between two turns the machine rests a moment, so that one's spinning threads do not take the next one's time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+REST = 0.03  # seconds; OpenMP's threads spin for less
+ENVIRONMENT = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # huge pages for whoever asks malloc
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_DYNAMIC": "false",
+}
+
+
+class Failed(Exception):
+    """A worker could not do what it was asked to."""
+
+
+class Worker:
+    """A participant's process; `call` runs one of its methods there."""
+
+    def __init__(self, python: Path | str, *arguments: str) -> None:
+        self.name = " ".join(arguments)
+        path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            [str(python), "-m", "speed.worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if os.environ.get("SPEED_VERBOSE") else subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
+        )
+
+    def call(self, name: str, **arguments: Any) -> Any:
+        """What the method returns. Raises Failed."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps({"call": name, "arguments": arguments}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise Failed(f"{self.name}: ended with {self.process.wait()} in {name}")
+        answer = json.loads(line)
+        if "error" in answer:
+            print(answer["trace"], file=sys.stderr)
+            raise Failed(f"{self.name}: {name}: {answer['error']}")
+        return answer["value"]
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def rounds(turns: Mapping[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
+    """Everyone's readings, `count` of each, taken in turn."""
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(count):
+        names = list(turns) if number % 2 == 0 else list(reversed(turns))
+        for name in names:
+            time.sleep(REST)
+            found[name].append(turns[name]())
+    return found
+
+
+def median(values: list[float]) -> float:
+    return float(np.median(values))
+
+
+def quartiles(values: list[float]) -> list[float]:
+    return [float(value) for value in np.percentile(values, (25, 75))]

@@ -1,0 +1,79 @@
+"""A participant's process: answers one JSON request a line until its input ends.
+
+    python -m speed.worker KIND [LIBRARY FOLDER]
+
+Runs under the peer's own Python as well, so it and what it imports need numpy only. What a library prints goes to
+stderr: stdout carries answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def participant(kind: str, arguments: list[str]) -> Any:
+    if kind == "products":
+        from speed.products import Products
+
+        return Products(Path(arguments[0]))
+    if kind == "ggml":
+        from speed.ggml import Products as Peer
+
+        return Peer(Path(arguments[0]))
+    if kind == "engine":
+        from speed.engine import Models
+
+        return Models()
+    from speed.llama import Models as PeerModels
+
+    return PeerModels(kind)
+
+
+def pin(threads: int) -> None:
+    """The main thread to the first CPU, the rest to the others in turn; a single thread has the first for itself."""
+    cpus = sorted(CPUS)
+    others = [int(task.name) for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
+    os.sched_setaffinity(os.getpid(), {cpus[0]})
+    for i, task in enumerate(others):
+        rest = cpus[1:threads] or cpus
+        try:
+            os.sched_setaffinity(task, {rest[i % len(rest)]})
+        except ProcessLookupError:
+            continue
+
+
+def peak_mb() -> float:
+    """The most this process has had in memory, shared pages included, in MB of 10^6 bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def unpin() -> None:
+    """Threads made from now on may run anywhere again."""
+    os.sched_setaffinity(0, CPUS)
+
+
+CPUS = os.sched_getaffinity(0)
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    found = participant(sys.argv[1], sys.argv[2:])
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"value": getattr(found, request["call"])(**request["arguments"])}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
