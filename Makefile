@@ -13,9 +13,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NATIVE := CMakeLists.txt $(shell find native -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 BUILD_TOOLS := scikit-build-core nanobind cmake ninja
 
-.PHONY: help setup demo test check soak sanitize qemu mutants bench docs clean
+.PHONY: help setup demo test check soak sanitize qemu mutants bench bench-quick bench-peers docs clean
 help:
-	@echo "make setup | demo | test | check | soak | sanitize | qemu | mutants | bench | docs | clean"
+	@echo "make setup | demo | test | check | soak | sanitize | qemu | mutants | bench | bench-quick | bench-peers | docs | clean"
 
 setup: $(VENV)/stamp-native $(VENV)/stamp-model
 
@@ -63,15 +63,20 @@ soak: setup
 sanitize qemu mutants: setup
 	$(BIN)/python -m pytest -m slow -s tests/native/test_$(@:sanitize=sanitizers).py
 
-PACKED := demo/models/ternary-calibrated
-bench: setup $(PACKED)/config.json
-	$(BIN)/tercet bench $(PACKED)
+# The peers are built once, from their source packages, into ~/.cache/tercet/peers (half an hour and more); the models
+# measured are written to ~/.cache/tercet/bench-models (11 GB). Results: benchmarks/results/latest.json.
+SPEED := PYTHONPATH=benchmarks $(BIN)/python -m speed
+bench-peers: setup
+	PYTHONPATH=benchmarks $(BIN)/python -m speed.peers
 
-$(PACKED)/config.json: | setup
-	$(BIN)/tercet quantize smollm2 -o $(PACKED) --eval-tokens 0
+bench: bench-peers
+	$(SPEED)
+
+bench-quick: bench-peers
+	$(SPEED) --quick
 
 docs: setup
-	$(BIN)/python docs/build.py
+	PYTHONPATH=benchmarks $(BIN)/python docs/build.py
 
 clean:
 	rm -rf build dist demo $(VENV)

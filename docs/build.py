@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import typer
 from matplotlib.figure import Figure
+from speed import report as speed
 
 from tercet.cli import app
 from tercet.evaluate.rows import Row, markdown, number
@@ -133,6 +134,8 @@ def main() -> None:
         results = json.loads(QUANTIZERS.read_text())
         (ROOT / "docs" / "quantizers.md").write_text(quantizers_page(results), encoding="utf-8")
         kmeans_plot(results["kmeans_relative_error"], ROOT / "docs" / "kmeans.svg")
+    if speed.RESULT.exists():
+        speed.write(json.loads(speed.RESULT.read_text(encoding="utf-8")))
     problems = broken_links()
     print("\n".join([f"wrote {place.relative_to(ROOT)}", *problems]))
     sys.exit(1 if problems else 0)
