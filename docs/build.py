@@ -11,8 +11,8 @@ from typing import Any
 import matplotlib
 import typer
 from matplotlib.figure import Figure
-from speed import report as speed
 
+from speed import report as speed
 from tercet.cli import app
 from tercet.evaluate.rows import Row, markdown, number
 from tercet.report import plots
