@@ -94,6 +94,8 @@ def measure(
             for what in ("dram", "vnni", "amx"):
                 turns[what] = _limit(setting.ours, what, count)
             read = rounds(turns, setting.rounds)
+            for key in turns.keys() - read.keys():
+                facts[key] = {"error": "failed in its turn"}
             for variant in mine:
                 yield row(variant, n, cols, rows, count, read, facts)
     for worker in (setting.ours, *setting.peers.values()):

@@ -29,13 +29,17 @@ class Failed(Exception):
 
 
 class Worker:
-    """A participant's process; `call` runs one of its methods there."""
+    """A participant's process; `call` runs one of its methods there. One that crashed starts anew at the next call."""
 
     def __init__(self, python: Path | str, *arguments: str) -> None:
         self.name = " ".join(arguments)
+        self.command = [str(python), "-m", "speed.worker", *arguments]
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
         path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-        self.process = subprocess.Popen(
-            [str(python), "-m", "speed.worker", *arguments],
+        return subprocess.Popen(
+            self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if os.environ.get("SPEED_VERBOSE") else subprocess.DEVNULL,
@@ -45,6 +49,8 @@ class Worker:
 
     def call(self, name: str, **arguments: Any) -> Any:
         """What the method returns. Raises Failed."""
+        if self.process.poll() is not None:
+            self.process = self._start()
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -54,10 +60,9 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise Failed(f"{self.name}: ended with {self.process.wait()} in {name}")
+            raise Failed(f"{self.name}: crashed in {name} (exit code {self.process.wait()})")
         answer = json.loads(line)
         if "error" in answer:
-            print(answer["trace"], file=sys.stderr)
             raise Failed(f"{self.name}: {name}: {answer['error']}")
         return answer["value"]
 
@@ -71,13 +76,16 @@ class Worker:
 
 
 def rounds(turns: Mapping[str, Callable[[], float]], count: int) -> dict[str, list[float]]:
-    """Everyone's readings, `count` of each, taken in turn."""
+    """Everyone's readings, `count` of each, taken in turn; who fails is left out and named on stderr."""
     found: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(count):
-        names = list(turns) if number % 2 == 0 else list(reversed(turns))
-        for name in names:
+        for name in list(found) if number % 2 == 0 else list(reversed(found)):
             time.sleep(REST)
-            found[name].append(turns[name]())
+            try:
+                found[name].append(turns[name]())
+            except Failed as error:
+                print(f"{name}: left out: {error}", file=sys.stderr, flush=True)
+                del found[name]
     return found
 
 

@@ -7,6 +7,7 @@ otherwise; the KV cache is float16 for everyone.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -111,7 +112,8 @@ class Runner:
 
     def __exit__(self, *_: object) -> None:
         for entrant in self.opened:
-            self.call(entrant, "close")
+            with contextlib.suppress(Failed):
+                self.call(entrant, "close")
 
     def call(self, entrant: Entrant, method: str, **arguments: Any) -> Any:
         return self.field.workers[entrant.runtime].call(method, key=entrant.label, **arguments)
@@ -121,10 +123,14 @@ class Runner:
         ids = [i * 7 % self.shape.vocab for i in range(1, 17)]
         found: dict[str, NDArray[np.float32]] = {}
         with tempfile.TemporaryDirectory() as place:
-            for entrant in self.opened:
+            for entrant in list(self.opened):
                 target = str(Path(place) / "logits.npy")
-                self.call(entrant, "logits", ids=ids, place=target)
-                found[entrant.label] = np.load(target)
+                try:
+                    self.call(entrant, "logits", ids=ids, place=target)
+                    found[entrant.label] = np.load(target)
+                except Failed as error:
+                    self.failed[entrant.label] = str(error)
+                    del self.opened[entrant]
         own = next(entrant for entrant in self.opened if entrant.ours and not entrant.group and entrant.head != "t2")
         errors = {label: relative_error(logits, found[own.label]) for label, logits in found.items()}
         for entrant in self.opened:
@@ -140,7 +146,11 @@ class Runner:
         }
         for what in limits:
             turns[what] = lambda what=what: float(self.field.limits.call("limit", what=what, threads=self.threads))
-        return rounds(turns, self.field.rounds)
+        read = rounds(turns, self.field.rounds)
+        for entrant in [entrant for entrant in self.opened if entrant.label not in read]:
+            self.failed[entrant.label] = "failed in its turn"
+            del self.opened[entrant]
+        return read
 
     def rows(
         self, case: str, metric: str, read: dict[str, list[float]], work: float, limit: str, cost: float, **more: Any
