@@ -30,9 +30,11 @@ class Products {
         for (int r = 0; biased && r < shape.rows; r++) bias[r] = random_.normal();
         expected_.resize((size_t)n * (size_t)shape.rows);
         reference(w, n, bias);
-        for (const tercet_backend* backend : backends()) {
-            check(*backend, w, n, bias);
-            coverage.count(shape, n, backend->name);
+        for (int b = 0; b < (int)backends().size(); b++) {
+            const tercet_backend& backend = *backends()[(size_t)b];
+            if (!backend.linear[shape.format->id]) continue; // it reads this format after conversion
+            check(backend, w, n, bias);
+            coverage.count(shape, n, b);
         }
     }
 
@@ -160,7 +162,8 @@ void run_widths(Products& products) {
         for (int block = 256; block <= 4096; block += block < 1024 ? 256 : 512)
             for (int cols = block - 1; cols <= block + 1; cols++)
                 for (const int group : {0, 64})
-                    products.run({&format, random.between(1, 20), cols, group, random.chance(30)},
+                    if (format.has(group, cols % 64 != 0))
+                        products.run({&format, random.between(1, 20), cols, group, random.chance(30)},
                                  group ? 1 : tokens_of(random.below(3), random));
     }
 }

@@ -5,9 +5,15 @@
 namespace sweep {
 namespace {
 
+constexpr int32_t T19 = 4;
+const uint32_t POWERS[3] = {1, 3, 9};
+
 uint32_t encode(const Format& format, int value, int column) {
     const int byte = 8 * (column % 4), place = column / 4;
     switch (format.id) {
+    case T19:
+        if (column == 18) return (uint32_t)(value + 1) << 30;
+        return (uint32_t)(value + 1) * POWERS[column % 3] << (5 * (column / 3));
     case TERCET_T2: return (uint32_t)(value + 1) << (byte + 2 * place);
     case TERCET_B1: return (uint32_t)(value > 0) << (byte + place);
     case TERCET_Q4: return (uint32_t)(value + 8) << (byte + 4 * place);
@@ -19,10 +25,10 @@ uint32_t encode(const Format& format, int value, int column) {
 
 const std::vector<Format>& formats() {
     static const std::vector<Format> all = {
-        {"t2", TERCET_T2, 16, -1, 1},
-        {"b1", TERCET_B1, 32, -1, 1},
-        {"q8", TERCET_Q8, 4, -127, 127},
-        {"q4", TERCET_Q4, 8, -8, 7},
+        {"t2", TERCET_T2, 16, -1, 1, true},
+        {"b1", TERCET_B1, 32, -1, 1, true},
+        {"q8", TERCET_Q8, 4, -127, 127, true},
+        {"q4", TERCET_Q4, 8, -8, 7, true},
     };
     return all;
 }
@@ -30,6 +36,11 @@ const std::vector<Format>& formats() {
 int decode(const Format& format, uint32_t lane, int column) {
     const int byte = 8 * (column % 4), place = column / 4;
     switch (format.id) {
+    case T19: {
+        const uint32_t field = column == 18 ? lane >> 30 : lane >> (5 * (column / 3)) & 31;
+        if (field >= (column == 18 ? 3u : 27u)) return 0;
+        return (int)(field / (column == 18 ? 1 : POWERS[column % 3]) % 3) - 1;
+    }
     case TERCET_T2: return (int)(lane >> (byte + 2 * place) & 3) - 1;
     case TERCET_B1: return lane >> (byte + place) & 1 ? 1 : -1;
     case TERCET_Q4: return (int)(lane >> (byte + 4 * place) & 15) - 8;
@@ -39,10 +50,10 @@ int decode(const Format& format, uint32_t lane, int column) {
 
 const Weights& Maker::make(const Shape& shape, bool plain_scales, Random& random) {
     const Format& format = *shape.format;
-    const int tiles = (shape.cols + format.columns - 1) / format.columns, row_tiles = (shape.rows + 15) / 16;
+    const int tiles = format.tiles(shape.cols, shape.group), row_tiles = (shape.rows + 15) / 16;
     tercet_matrix& m = weights_.matrix;
     weights_.width = shape.group ? shape.group : shape.cols;
-    weights_.stride = ((int64_t)tiles * format.columns + 63) / 64 * 64;
+    weights_.stride = ((int64_t)shape.cols + 63) / 64 * 64;
     const int groups = (shape.cols + weights_.width - 1) / weights_.width;
     const size_t scales = (size_t)row_tiles * (size_t)groups * 16;
     uint8_t* codes = codes_.place<uint8_t>((size_t)row_tiles * (size_t)tiles * 64, random);
@@ -62,9 +73,9 @@ const Weights& Maker::make(const Shape& shape, bool plain_scales, Random& random
     weights_.values.resize((size_t)shape.rows * (size_t)shape.cols);
     for (int r = 0; r < shape.rows; r++)
         for (int c = 0; c < shape.cols; c++) {
-            const size_t tile = (size_t)(r / 16) * (size_t)tiles + (size_t)(c / format.columns);
+            const size_t tile = (size_t)(r / 16) * (size_t)tiles + (size_t)format.tile(c, shape.group);
             weights_.values[(size_t)r * (size_t)shape.cols + (size_t)c] =
-                (int8_t)decode(format, lanes[tile * 16 + (size_t)r % 16], c % format.columns);
+                (int8_t)decode(format, lanes[tile * 16 + (size_t)r % 16], format.within(c, shape.group));
         }
     return weights_;
 }
@@ -83,7 +94,7 @@ void Maker::fill_codes(const Shape& shape, uint32_t* lanes, Random& random) {
             if (kind == 2) value = format.high;
             if (kind == 3) value = c % 2 ? format.high : format.low;
             if (format.id == TERCET_B1 && value == 0) value = 1;
-            lane |= encode(format, value, c);
+            lane += encode(format, value, c);
         }
         lanes[i] = lane;
     }

@@ -6,11 +6,26 @@
 
 namespace sweep {
 
-struct Format {
+class Format {
+  public:
     const char* name;
     int32_t id;
-    int columns;   // of a tile
-    int low, high; // valid values
+    int columns;            // of a tile
+    int low, high;          // valid values
+    bool groups_fill_tiles; // else a group ends within a tile, and the next begins with the next tile
+
+    bool has(int group, bool column_tail) const {
+        return groups_fill_tiles || group == 0 || (group == 128 && !column_tail);
+    }
+    // A matrix's column tiles, and the one that holds a column, and which of its columns it is.
+    int tiles(int cols, int group) const { return group ? cols / group * up(group) + up(cols % group) : up(cols); }
+    int tile(int column, int group) const {
+        return group ? column / group * up(group) + column % group / columns : column / columns;
+    }
+    int within(int column, int group) const { return (group ? column % group : column) % columns; }
+
+  private:
+    int up(int count) const { return (count + columns - 1) / columns; }
 };
 const std::vector<Format>& formats();
 
