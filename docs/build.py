@@ -39,7 +39,11 @@ def reference() -> str:
         ]
         options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
         parts += ["| option | what | default |", "| --- | --- | --- |"]
-        parts += [f"| `{', '.join(o.opts)}` | {o.help or ''} | {_default(o)} |" for o in options if o.name != "help"]
+        parts += [
+            f"| `{' / '.join([', '.join(o.opts), *o.secondary_opts])}` | {o.help or ''} | {_default(o)} |"
+            for o in options
+            if o.name != "help"
+        ]
         parts.append("")
     return "\n".join(parts)
 

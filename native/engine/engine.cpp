@@ -76,6 +76,7 @@ void Engine::check(const std::vector<Part>& parts) const {
     std::unordered_set<const Sequence*> seen;
     for (const Part& part : parts) {
         if (part.count < 1) throw EngineError("a sequence got no tokens; give at least one id");
+        if (part.wanted < 0 || part.wanted > part.count) throw EngineError("more logits are wanted than tokens are given");
         if (&part.sequence->shape() != cache.get()) throw EngineError("a sequence of another engine");
         if (!seen.insert(part.sequence).second) throw EngineError("a sequence appears twice in one step");
         if (part.count > options.context - part.sequence->length())
@@ -88,14 +89,14 @@ void Engine::check(const std::vector<Part>& parts) const {
     }
 }
 
-void Engine::step(const std::vector<Part>& parts, bool all, float* logits) {
-    const std::lock_guard<std::mutex> guard(busy);
+void Engine::step(const std::vector<Part>& parts, float* logits) {
+    const std::lock_guard<ForkMutex> guard(busy);
     check(parts);
     for (const Part& part : parts) part.sequence->will_write(part.count);
     rows.clear();
     for (const Part& part : parts) {
         for (int64_t i = 0; i < part.count; ++i) {
-            rows.push_back({part.sequence, part.sequence->length() + i, part.ids[i], all || i + 1 == part.count});
+            rows.push_back({part.sequence, part.sequence->length() + i, part.ids[i], i >= part.count - part.wanted});
             if (static_cast<int>(rows.size()) == options.chunk) logits += run_chunk(logits) * plan->vocab;
         }
     }

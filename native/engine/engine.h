@@ -7,8 +7,8 @@
 #define TERCET_ENGINE_ENGINE_H
 
 #include <atomic>
-#include <mutex>
 
+#include "engine/fork_mutex.h"
 #include "engine/plan.h"
 #include "engine/sequence.h"
 
@@ -23,11 +23,12 @@ struct EngineOptions {
     int64_t context = 0;
 };
 
-// New tokens of one sequence.
+// New tokens of one sequence; logits are wanted after the last `wanted` of them.
 struct Part {
     Sequence* sequence;
     const int32_t* ids;
     int64_t count;
+    int64_t wanted;
 };
 
 class Engine {
@@ -36,13 +37,13 @@ public:
 
     std::unique_ptr<Sequence> sequence() const { return std::make_unique<Sequence>(cache); }
 
-    // logits f32[tokens of all parts][vocab] where `all`, else f32[parts][vocab] of each part's last token. Throws
-    // EngineError and leaves every sequence as it was. Steps of several threads run one after the other.
-    void step(const std::vector<Part>& parts, bool all, float* logits);
+    // logits f32[wanted of all parts][vocab], part by part. Throws EngineError and leaves every sequence as it was.
+    // Steps of several threads run one after the other; fork() waits for the end of a step.
+    void step(const std::vector<Part>& parts, float* logits);
 
     int vocab() const { return plan->vocab; }
     const char* isa() const { return options.backend->name; }
-    std::mutex& lock() { return busy; }
+    ForkMutex& lock() { return busy; }
 
 private:
     struct Row {
@@ -77,7 +78,7 @@ private:
     const EngineOptions options;
     const std::unique_ptr<Plan> plan;
     std::shared_ptr<const CacheShape> cache;
-    std::mutex busy;
+    ForkMutex busy;
     std::vector<float> scratch;
     std::vector<int64_t> slot_offsets;
     std::vector<Area> areas;

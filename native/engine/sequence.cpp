@@ -56,12 +56,14 @@ void Sequence::rewind(int64_t length) {
     used = length;
 }
 
-std::unique_ptr<Sequence> Sequence::fork() const {
+std::unique_ptr<Sequence> Sequence::fork(int64_t length) const {
+    if (length < 0 || length > used)
+        throw EngineError("cannot fork a sequence of " + std::to_string(used) + " tokens at " + std::to_string(length));
     auto copy = std::make_unique<Sequence>(cache);
     for (size_t i = 0; i < layers.size(); ++i) {
         const LayerShape& shape = cache->layers[i];
         const size_t head = static_cast<size_t>(layers[i].head_size) * cache->element();
-        const size_t filled = static_cast<size_t>(whole_blocks(used) * shape.head_dim) * cache->element();
+        const size_t filled = static_cast<size_t>(whole_blocks(length) * shape.head_dim) * cache->element();
         for (size_t h = 0; h < static_cast<size_t>(shape.kv_heads); ++h) {
             const auto take = [&](void* to, const void* from) {
                 std::memcpy(static_cast<char*>(to) + h * head, static_cast<const char*>(from) + h * head, filled);
@@ -70,8 +72,7 @@ std::unique_ptr<Sequence> Sequence::fork() const {
             take(copy->layers[i].values, layers[i].values);
         }
     }
-    copy->used = used;
-    copy->high_water = used;
+    copy->used = copy->high_water = length;
     return copy;
 }
 

@@ -36,7 +36,7 @@ public:
     void advance(int64_t tokens);
     void will_write(int64_t positions); // remembers how much of the mapping is in use
     void rewind(int64_t length);        // forgets the positions from `length` on
-    std::unique_ptr<Sequence> fork() const;
+    std::unique_ptr<Sequence> fork(int64_t length) const; // a copy of the first `length` positions
 
 private:
     std::shared_ptr<const CacheShape> cache;

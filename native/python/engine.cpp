@@ -102,20 +102,22 @@ EngineOptions options_of(const std::string& isa, int threads, int chunk, bool qu
     return options;
 }
 
-void step(PyEngine& self, const std::vector<Sequence*>& sequences, const std::vector<Ids>& ids, bool all, Logits logits) {
-    if (sequences.size() != ids.size()) throw EngineError("as many id lists as sequences are needed");
+void step(PyEngine& self, const std::vector<Sequence*>& sequences, const std::vector<Ids>& ids,
+          const std::vector<int64_t>& wanted, Logits logits) {
+    if (sequences.size() != ids.size() || wanted.size() != ids.size())
+        throw EngineError("as many id lists and counts as sequences are needed");
     std::vector<Part> parts;
-    size_t tokens = 0;
+    int64_t rows = 0;
     for (size_t i = 0; i < ids.size(); ++i) {
         if (!sequences[i]) throw EngineError("a sequence is None");
-        parts.push_back({sequences[i], ids[i].data(), static_cast<int64_t>(ids[i].size())});
-        tokens += ids[i].size();
+        parts.push_back({sequences[i], ids[i].data(), static_cast<int64_t>(ids[i].size()), wanted[i]});
+        rows += wanted[i];
     }
-    if (logits.shape(0) != (all ? tokens : ids.size()) || logits.shape(1) != static_cast<size_t>(self.engine.vocab()))
+    if (rows < 0 || logits.shape(0) != static_cast<size_t>(rows) || logits.shape(1) != static_cast<size_t>(self.engine.vocab()))
         throw EngineError("logits has the wrong shape");
     float* out = logits.data();
     const nb::gil_scoped_release release;
-    self.engine.step(parts, all, out);
+    self.engine.step(parts, out);
 }
 
 } // namespace
@@ -159,16 +161,16 @@ void bind_engine(nb::module_& module) {
         .def("rewind",
              [](PyEngine& self, Sequence& sequence, int64_t length) {
                  const nb::gil_scoped_release release;
-                 const std::lock_guard<std::mutex> guard(self.engine.lock());
+                 const std::lock_guard<ForkMutex> guard(self.engine.lock());
                  sequence.rewind(length);
              })
         .def("fork",
-             [](PyEngine& self, const Sequence& sequence) {
+             [](PyEngine& self, const Sequence& sequence, int64_t length) {
                  const nb::gil_scoped_release release;
-                 const std::lock_guard<std::mutex> guard(self.engine.lock());
-                 return sequence.fork();
+                 const std::lock_guard<ForkMutex> guard(self.engine.lock());
+                 return sequence.fork(length);
              })
-        .def("step", &step, "sequences"_a, "ids"_a, "all"_a, "logits"_a);
+        .def("step", &step, "sequences"_a, "ids"_a, "wanted"_a, "logits"_a);
 
     nb::class_<Sampler>(module, "Sampler")
         .def(

@@ -185,6 +185,26 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", "--max-tokens", "2"), "the prompt is empty"),
+        (("x", "--top-p", "0"), "top_p is 0.0; it must be above 0"),
+        (("x", "--seed", str(2**64)), "seed is"),
+    ],
+)
+def test_a_value_out_of_range_is_wrong_usage_too(packed: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = tercet("generate", packed, *arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_speculation_changes_no_text(packed: Path) -> None:
+    arguments = ("generate", packed, "the ternary the ternary the ternary", "--max-tokens", 40)
+    assert result_of(*arguments) == result_of(*arguments, "--no-speculate")
+
+
 def test_a_folder_that_is_not_ours_is_left_alone(source: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     result = tercet("quantize", source, "-o", tmp_path, "--recipe", "w1.58-rounded", "--eval-tokens", 0)

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "weights.h"
@@ -121,7 +122,7 @@ class Tester {
             expected_[p].resize((size_t)LENGTHS[p] * VOCAB);
             const auto sequence = engine.sequence();
             for (int i = 0; i < LENGTHS[p]; i++)
-                engine.step({{sequence.get(), &ids_[p][(size_t)i], 1}}, false, &expected_[p][(size_t)i * VOCAB]);
+                engine.step({{sequence.get(), &ids_[p][(size_t)i], 1, 1}}, &expected_[p][(size_t)i * VOCAB]);
         }
     }
 
@@ -133,11 +134,12 @@ class Tester {
     void whole(tercet::Engine& engine, int prompt) const {
         const auto sequence = engine.sequence();
         std::vector<float> logits((size_t)LENGTHS[prompt] * VOCAB);
-        engine.step({{sequence.get(), ids_[prompt].data(), LENGTHS[prompt]}}, true, logits.data());
+        engine.step({{sequence.get(), ids_[prompt].data(), LENGTHS[prompt], LENGTHS[prompt]}}, logits.data());
         expect_same(engine.isa(), "logits", logits.data(), expected_[prompt].data(), logits.size());
     }
 
-    // Random pieces of all prompts in common steps, with sequences rewound and forked on the way.
+    // Random pieces of all prompts in common steps, logits wanted after any number of their last tokens, with sequences
+    // rewound and forked on the way.
     void pieces(tercet::Engine& engine, Random& random) const {
         std::unique_ptr<tercet::Sequence> sequences[PROMPTS];
         for (auto& sequence : sequences) sequence = engine.sequence();
@@ -145,25 +147,30 @@ class Tester {
             more = false;
             std::vector<tercet::Part> parts;
             std::vector<int> prompts;
+            int rows = 0;
             for (int p = 0; p < PROMPTS; p++) {
                 const int length = (int)sequences[p]->length();
                 if (length == LENGTHS[p]) continue;
                 more = true;
-                if (random.chance(20)) sequences[p] = sequences[p]->fork();
-                if (random.chance(10)) sequences[p]->rewind(length - length / 4);
+                if (random.chance(20)) sequences[p] = sequences[p]->fork(length - (random.chance(50) ? length / 3 : 0));
+                if (random.chance(10)) sequences[p]->rewind(sequences[p]->length() / 4 * 3);
                 if (random.chance(20)) continue;
                 const int used = (int)sequences[p]->length();
                 const int count = random.chance(40) ? 1 : random.between(1, LENGTHS[p] - used);
-                parts.push_back({sequences[p].get(), &ids_[p][(size_t)used], count});
+                const int wanted = random.between(0, std::min(count, 3));
+                parts.push_back({sequences[p].get(), &ids_[p][(size_t)used], count, wanted});
+                rows += wanted;
                 prompts.push_back(p);
             }
             if (parts.empty()) continue;
-            std::vector<float> logits(parts.size() * VOCAB);
-            engine.step(parts, false, logits.data());
+            std::vector<float> logits((size_t)rows * VOCAB);
+            engine.step(parts, logits.data());
+            const float* got = logits.data();
             for (size_t i = 0; i < parts.size(); i++) {
                 const int p = prompts[i];
-                const size_t last = (size_t)sequences[p]->length() - 1;
-                expect_same(engine.isa(), "last logits", &logits[i * VOCAB], &expected_[p][last * VOCAB], VOCAB);
+                const size_t wanted = (size_t)parts[i].wanted, first = (size_t)sequences[p]->length() - wanted;
+                expect_same(engine.isa(), "last logits", got, &expected_[p][first * VOCAB], wanted * VOCAB);
+                got += wanted * VOCAB;
             }
         }
     }

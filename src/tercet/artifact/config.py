@@ -46,7 +46,7 @@ def check(config: dict[str, Any], entries: dict[str, Entry], where: str) -> dict
             )
     _check_checksums(config["crc32c"], entries, where)
     _check_model(config["model"], matrices, len(entries), where)
-    _check_generation(config["generation"], where)
+    _check_generation(config["generation"], _vocabulary(config["model"], matrices), where)
     return matrices
 
 
@@ -108,7 +108,16 @@ def _check_model(model: dict[str, Any], matrices: dict[str, Matrix], tensors: in
             raise FormatError(f"{where}: {name[:200]!r} has {matrix.shape[0]} rows for a vocabulary of {words}")
 
 
-def _check_generation(generation: dict[str, Any], where: str) -> None:
+def _vocabulary(model: dict[str, Any], matrices: dict[str, Matrix]) -> int:
+    """Token ids the model knows: the embedding's rows; where there is none, what the config says."""
+    rows = [matrix.shape[0] for name, matrix in matrices.items() if name.endswith("embed_tokens.weight")]
+    stated = model.get("text_config", model).get("vocab_size")
+    return rows[0] if rows else stated or 2**31
+
+
+def _check_generation(generation: dict[str, Any], vocabulary: int, where: str) -> None:
     ids = generation.get("eos_token_id", [])
     if not isinstance(ids, list) or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
         raise FormatError(f"{where}: generation.eos_token_id must be a list of token ids")
+    if ids and max(ids) >= vocabulary:
+        raise FormatError(f"{where}: generation.eos_token_id {max(ids)} is outside the vocabulary of {vocabulary}")

@@ -6,7 +6,6 @@ and codes. The kernels are memory-safe on codes of any value, so an unverified f
 
 from __future__ import annotations
 
-import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from tercet.artifact import config as configs
 from tercet.artifact import strict_json
 from tercet.artifact.header import Entry, open_regular, parse_header
+from tercet.artifact.memory import huge_share, load, map_file
 from tercet.errors import FormatError
 from tercet.packing import PackedTensor, invalid_codes, stored_shapes
 
@@ -42,7 +42,7 @@ class Artifact:
     tensors: dict[str, PackedTensor | NDArray[np.float32]]
     file_bytes: int
 
-    def __init__(self, folder: Path, config: dict[str, Any], entries: dict[str, Entry], data: mmap.mmap) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], entries: dict[str, Entry], data: memoryview) -> None:
         self.folder, self.config, self.file_bytes = folder, config, len(data)
         self._entries, self._data = entries, data
         matrices = configs.check(config, entries, str(folder / CONFIG))
@@ -51,8 +51,13 @@ class Artifact:
         self.tensors |= {name: self._vector(name) for name in entries if name not in parts}
 
     @classmethod
-    def open(cls, folder: str | Path, *, check: bool = False) -> Artifact:
+    def open(cls, folder: str | Path, *, check: bool = False, copy: bool = False) -> Artifact:
         """Opens a folder that `save` wrote; with `check`, also reads and verifies every byte of it.
+
+        Args:
+            copy: read the weights into memory of our own, in huge pages where the system has them, instead of mapping
+                the file: slower to open and not shared with other processes, faster to run where the file's pages
+                are small (`huge_page_share` tells).
 
         Raises FormatError where it is missing, damaged, hostile or no Tercet model.
         """
@@ -65,12 +70,9 @@ class Artifact:
         descriptor = open_regular(inside(folder, WEIGHTS))
         try:
             entries = parse_header(descriptor, str(folder / WEIGHTS))
-            data = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+            data = load(descriptor, str(folder / WEIGHTS)) if copy else map_file(descriptor)
         finally:
             os.close(descriptor)
-        # Before the first touch: pages that are already mapped small stay small.
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            _advise(data, mmap.MADV_HUGEPAGE)
         artifact = cls(folder, config, entries, data)
         if check:
             artifact.verify()
@@ -90,6 +92,10 @@ class Artifact:
                 raise FormatError(
                     f"{self.folder / WEIGHTS}: tensor {name[:200]!r} has {count} invalid {tensor.format} codes"
                 )
+
+    def huge_page_share(self) -> float | None:
+        """The share of the weights' pages touched so far that are huge ones; None where the system does not tell."""
+        return huge_share(self._data)
 
     def _matrix(self, name: str, matrix: configs.Matrix) -> PackedTensor:
         parts = {}
@@ -132,10 +138,3 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise FormatError(f"{path}: not a JSON object")
     return config
-
-
-def _advise(data: mmap.mmap, advice: int) -> None:
-    try:
-        data.madvise(advice)
-    except OSError:  # a kernel without huge pages for files
-        return

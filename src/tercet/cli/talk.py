@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tercet.cli.common import AsJson, Threads, emit, typer
+from tercet.errors import EngineError
 
 if TYPE_CHECKING:
     from tercet.runtime import Engine, Sampling, Sequence, Tokenizer
@@ -24,6 +25,10 @@ MinP = Annotated[
 ]
 Penalty = Annotated[float, typer.Option("--repetition-penalty", min=0.01, max=100, help="Above 1: repeat less.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same text.")]
+Speculate = Annotated[
+    bool,
+    typer.Option("--speculate/--no-speculate", help="Compute likely tokens ahead where that is faster; same text."),
+]
 Stop = Annotated[list[str] | None, typer.Option("--stop", help="End before this text; may be given several times.")]
 
 
@@ -38,16 +43,20 @@ def generate(
     repetition_penalty: Penalty = 1.0,
     seed: Seed = 0,
     stop: Stop = None,
+    speculate: Speculate = True,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Continue a text, on stdout as it comes."""
-    from tercet.runtime import Engine, Sampling, Tokenizer
+    from tercet.runtime import Engine, Tokenizer
 
+    sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
     text = sys.stdin.read() if prompt == "-" else prompt
     engine, tokenizer = Engine.open(folder, threads=threads), Tokenizer.open(folder)
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
-    reply = Reply(engine, tokenizer, tokenizer.encode(text), sampling, stop or [])
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise typer.BadParameter("the prompt is empty; give some text to go on from")
+    reply = Reply(engine, tokenizer, ids, sampling, stop or [], speculate)
     _stream(reply, show=not as_json)
     if as_json:
         emit({"text": reply.text, "tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}, True, str)
@@ -64,6 +73,7 @@ def chat(
     repetition_penalty: Penalty = 1.0,
     seed: Seed = 0,
     stop: Stop = None,
+    speculate: Speculate = True,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -71,19 +81,28 @@ def chat(
 
     With --json, one object a reply.
     """
-    from tercet.runtime import Engine, Sampling, Tokenizer
+    from tercet.runtime import Engine, Tokenizer
 
+    sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
     engine, tokenizer = Engine.open(folder, threads=threads), Tokenizer.open(folder)
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
     messages = [{"role": "system", "content": system}] if system else []
     sequence = engine.new_sequence()  # what earlier turns computed is not computed again
     for line in _lines():
         messages.append({"role": "user", "content": line})
-        reply = Reply(engine, tokenizer, tokenizer.apply_chat(messages), sampling, stop or [], sequence)
+        reply = Reply(engine, tokenizer, tokenizer.apply_chat(messages), sampling, stop or [], speculate, sequence)
         _stream(reply, show=not as_json)
         if as_json:
             emit({"text": reply.text, "tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}, True, str)
         messages.append({"role": "assistant", "content": reply.text})
+
+
+def _sampling(*settings: Any) -> Sampling:
+    from tercet.runtime import Sampling
+
+    try:
+        return Sampling(*settings)
+    except EngineError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 class Reply:
@@ -96,13 +115,16 @@ class Reply:
         prompt: list[int],
         sampling: Sampling,
         stop: list[str],
+        speculate: bool,
         sequence: Sequence | None = None,
     ) -> None:
         self.text = ""
         self.tokens: list[int] = []
         self.prompt_tokens = len(prompt)
         self._decoder = tokenizer.stream(stop)
-        self._ids: Iterator[int] = iter(engine.generate(prompt, sampling, tokenizer.eos_ids, sequence=sequence))
+        self._ids: Iterator[int] = engine.generate(
+            prompt, sampling, tokenizer.eos_ids, sequence=sequence, speculate=speculate
+        )
 
     def __iter__(self) -> Iterator[str]:
         for token in self._ids:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,11 +26,16 @@ from tercet.errors import EngineError, ModelError, QuantizeError
 from tercet.families import program as program_of
 from tercet.packing import PackedTensor, pack, unpack
 from tercet.program import Program
+from tercet.runtime.batch import Batch
+from tercet.runtime.generation import Generation
+from tercet.runtime.prompt_cache import Kept, PromptCache, common
 from tercet.runtime.sampling import Sampling
+from tercet.runtime.speculation import Pace
 
 __all__ = ["Engine", "Sequence"]
 
 CHUNK = 128  # tokens computed at once in a prefill
+PROMPT_CACHE_BYTES = 256 << 20
 CONVERTED = ("t19", "t5")
 
 Tensors = Mapping[str, PackedTensor | NDArray[np.float32]]
@@ -62,9 +68,10 @@ class Sequence:
         self._engine._native.rewind(self._native, length)
         del self.ids[length:]
 
-    def fork(self) -> Sequence:
-        """A copy that goes its own way from here."""
-        return self._engine._adopt(self._engine._native.fork(self._native), list(self.ids))
+    def fork(self, length: int | None = None) -> Sequence:
+        """A copy, of the first `length` tokens or of all, that goes its own way from there."""
+        length = len(self) if length is None else length
+        return self._engine._adopt(self._engine._native.fork(self._native, length), self.ids[:length])
 
 
 class Engine:
@@ -76,6 +83,7 @@ class Engine:
         threads: threads that share a step.
         isa: name of the instruction set's kernels.
         context: tokens a sequence may hold.
+        prompt_cache: keys and values of finished generations; `clear` empties it.
     """
 
     def __init__(
@@ -89,6 +97,7 @@ class Engine:
         kv: Literal["float16", "float32"] = "float16",
         context: int | None = None,
         chunk: int = CHUNK,
+        prompt_cache_bytes: int = PROMPT_CACHE_BYTES,
     ) -> None:
         """Compile `program` over `tensors`, which are read in place and kept alive.
 
@@ -99,6 +108,8 @@ class Engine:
             kv: type of the KV cache.
             context: default: the program's. Memory grows with use, not with this.
             chunk: tokens computed at once; changes speed and scratch memory, no result.
+            prompt_cache_bytes: most bytes of keys and values that finished generations leave for later prompts that
+                begin alike; 0 keeps none.
 
         Raises EngineError: an option out of range, an unknown instruction set; ModelError: a missing or misshapen
         weight.
@@ -119,6 +130,9 @@ class Engine:
             context=self.context,
         )
         self.isa: str = self._native.isa
+        self.prompt_cache = PromptCache(prompt_cache_bytes)
+        self._pace = Pace()
+        self._stepped = False
         self._sequences: weakref.WeakSet[Sequence] = weakref.WeakSet()
 
     @classmethod
@@ -132,12 +146,18 @@ class Engine:
         kv: Literal["float16", "float32"] = "float16",
         context: int | None = None,
         check: bool = False,
+        copy: bool = False,
+        prompt_cache_bytes: int = PROMPT_CACHE_BYTES,
     ) -> Engine:
-        """Open a model folder; options as of the constructor. `check` verifies all checksums and codes first.
+        """Open a model folder; options as of the constructor.
+
+        Args:
+            check: verify all checksums and codes first.
+            copy: as of `Artifact.open`: weights in huge pages of our own memory.
 
         Raises FormatError: the folder is damaged; ModelError: its architecture is unknown or does not fit its weights.
         """
-        artifact = source if isinstance(source, Artifact) else Artifact.open(Path(source), check=check)
+        artifact = source if isinstance(source, Artifact) else Artifact.open(Path(source), check=check, copy=copy)
         program = program_of(artifact.config["model"])
         if unread := sorted(set(artifact.tensors) - set(program.weights)):
             raise ModelError(
@@ -152,6 +172,7 @@ class Engine:
             activations=activations,
             kv=kv,
             context=context,
+            prompt_cache_bytes=prompt_cache_bytes,
         )
         engine.artifact = artifact
         return engine
@@ -162,8 +183,8 @@ class Engine:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of KV cache that living sequences have written."""
-        return sum(sequence.kv_bytes for sequence in self._sequences)
+        """Bytes of KV cache that living sequences and the prompt cache have written."""
+        return sum(sequence.kv_bytes for sequence in self._sequences) + self.prompt_cache.nbytes
 
     def new_sequence(self) -> Sequence:
         """An empty sequence. Raises EngineError where the address space for its cache cannot be had."""
@@ -181,19 +202,24 @@ class Engine:
         one after the other. Raises EngineError (context exceeded, ids out of range, values not finite) and leaves
         every sequence as it was.
         """
-        return self._step(list(parts), every=False)
+        given = [(sequence, _ids(ids)) for sequence, ids in parts]
+        return self._step(given, [min(1, len(ids)) for _, ids in given])
 
     def logits(self, ids: ArrayLike) -> NDArray[np.float32]:
         """float32[n, vocab]: logits after each of n token ids, in a fresh sequence. Raises EngineError as `step`."""
-        return self._step([(self.new_sequence(), ids)], every=True)
+        checked = _ids(ids)
+        return self._step([(self.new_sequence(), checked)], [len(checked)])
 
-    def _step(self, parts: list[tuple[Sequence, ArrayLike]], *, every: bool) -> NDArray[np.float32]:
-        arrays = [_ids(ids) for _, ids in parts]
-        rows = sum(len(ids) for ids in arrays) if every else len(arrays)
-        logits = np.empty((rows, self.vocab_size), np.float32)
-        self._native.step([sequence._native for sequence, _ in parts], arrays, every, logits)
-        for (sequence, _), ids in zip(parts, arrays, strict=True):
+    def _step(self, parts: list[tuple[Sequence, NDArray[np.int32]]], wanted: list[int]) -> NDArray[np.float32]:
+        """float32[sum(wanted), vocab]: logits after the last `wanted` ids of each part."""
+        logits = np.empty((sum(wanted), self.vocab_size), np.float32)
+        self._native.step([sequence._native for sequence, _ in parts], [ids for _, ids in parts], wanted, logits)
+        for sequence, ids in parts:
             sequence.ids.extend(ids.tolist())
+        if not self._stepped:  # now the weights' pages are there
+            self._stepped = True
+            if self.artifact is not None and log.isEnabledFor(logging.INFO):
+                log.info("%s: %s", self.artifact.folder, _pages(self.artifact.huge_page_share()))
         return logits
 
     def generate(
@@ -203,38 +229,95 @@ class Engine:
         stop_ids: Collection[int] = (),
         *,
         sequence: Sequence | None = None,
+        speculate: bool = True,
     ) -> Iterator[int]:
         """New token ids after `ids`, one by one; ends before a stop id, after max_tokens or when the context is full.
 
         Args:
             ids: the whole text so far, at least one id.
             sampling: default: greedy.
-            sequence: a cache to use and leave behind: what it shares with `ids` is not computed again.
+            sequence: a cache to use and leave behind: what it shares with `ids` is not computed again. Default: the
+                engine's prompt cache, which keeps this text too.
+            speculate: compute tokens that are likely to come along with the next one, where that is faster; the
+                tokens are the same either way (`tercet.runtime.speculation`).
 
         Raises EngineError as `step` does, from the first `next`.
         """
-        prompt = _ids(ids)
-        sampling = sampling or Sampling()
-        sequence = sequence if sequence is not None else self.new_sequence()
+        generation = self._generation(ids, sampling, stop_ids, speculate=speculate)
+        if generation.ended:
+            return
+        if sequence is None:
+            self._begin(generation)
+        else:
+            shared = min(common(np.array(sequence.ids, np.int32), generation.prompt), generation.prompt_tokens - 1)
+            sequence.rewind(shared)
+            generation.begin(sequence, shared)
+        try:
+            while not generation.ended:
+                yield from self._advance([(generation, generation.part())])[0]
+        finally:
+            if sequence is None:
+                self._keep(generation)
+
+    def generate_batch(
+        self,
+        prompts: Iterable[ArrayLike],
+        sampling: Sampling | Iterable[Sampling] | None = None,
+        stop_ids: Collection[int] = (),
+    ) -> list[list[int]]:
+        """The answers to several prompts, computed together: for each the tokens `generate` gives.
+
+        Args:
+            sampling: for all prompts, or one for each.
+
+        Raises EngineError as `step` does, before anything is computed where a prompt cannot be run.
+        """
+        texts = list(prompts)
+        each = [sampling] * len(texts) if sampling is None or isinstance(sampling, Sampling) else list(sampling)
+        if len(each) != len(texts):
+            raise EngineError(f"{len(texts)} prompts, but {len(each)} settings; give one for all, or one for each")
+        batch = Batch(self)
+        generations = [batch.add(ids, own, stop_ids) for ids, own in zip(texts, each, strict=True)]
+        while len(batch):
+            batch.step()
+        return [generation.tokens for generation in generations]
+
+    def _generation(
+        self, ids: ArrayLike, sampling: Sampling | None, stop_ids: Collection[int], *, speculate: bool
+    ) -> Generation:
+        return Generation(self, _ids(ids), sampling or Sampling(), stop_ids, speculate=speculate)
+
+    def _begin(self, generation: Generation, others: Iterable[Sequence] = ()) -> None:
+        """Start it from what the prompt cache, or one of `others`, shares with its prompt."""
+        running = [Kept(np.array(other.ids, np.int32), other._native) for other in others]
+        found = self.prompt_cache.best(generation.prompt, running)
+        if found is None:
+            generation.begin(self.new_sequence(), 0)
+            return
         # At least one token is computed: its logits are what comes next.
-        shared = min(_common(sequence.ids, prompt.tolist()), max(len(prompt) - 1, 0))
-        sequence.rewind(shared)
-        sampler = sampling.sampler(self.vocab_size)
-        new = prompt[shared:]
-        made = 0
-        while sampling.max_tokens is None or made < sampling.max_tokens:
-            logits = self.step([(sequence, new)])
-            if made == 0:
-                sampler.accept(prompt)
-            token = sampler.sample(logits[0])
-            if token in stop_ids:
-                return
-            yield token
-            made += 1
-            if len(sequence) == self.context:
-                return
-            new = np.array([token], np.int32)
-            sampler.accept(new)
+        shared = min(found[1], generation.prompt_tokens - 1)
+        ids = generation.prompt[:shared].tolist()
+        generation.begin(self._adopt(self._native.fork(found[0].native, shared), ids), shared)
+
+    def _keep(self, generation: Generation) -> None:
+        """Leave what a generation computed to the prompt cache."""
+        if generation.sequence is not None:
+            self.prompt_cache.keep(generation.sequence.ids, generation.sequence._native)
+            generation.sequence = None
+
+    def _advance(self, parts: list[tuple[Generation, tuple[NDArray[np.int32], int]]]) -> list[list[int]]:
+        """Compute a part of each generation in one step: the new tokens of each."""
+        wanted = [count for _, (_, count) in parts]
+        begin = time.perf_counter()
+        logits = self._step([(generation.running, ids) for generation, (ids, _) in parts], wanted)
+        if len(parts) == 1 and wanted[0] == len(parts[0][1][0]):
+            self._pace.timed(wanted[0], time.perf_counter() - begin)
+        rows = np.split(logits, np.cumsum(wanted)[:-1])
+        return [generation.take(own) for (generation, _), own in zip(parts, rows, strict=True)]
+
+
+def _pages(share: float | None) -> str:
+    return "page sizes are not known here" if share is None else f"{share:.0%} of the weights lie in huge pages"
 
 
 def _ids(ids: ArrayLike) -> NDArray[np.int32]:
@@ -244,13 +327,6 @@ def _ids(ids: ArrayLike) -> NDArray[np.int32]:
     if array.size and (array.min() < 0 or array.max() >= 2**31):
         raise EngineError("a token id is negative or beyond 2^31")
     return np.ascontiguousarray(array, np.int32)
-
-
-def _common(a: list[int], b: list[int]) -> int:
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
 
 
 def _build(program: Program, tensors: Tensors) -> _native.ProgramBuilder:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import tokenizers
 
 from tercet.errors import EngineError, FormatError
 from tercet.runtime.chat import render
+from tercet.runtime.locks import ForkLock
 
 __all__ = ["StreamDecoder", "Tokenizer"]
 
@@ -38,7 +38,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, settings: Mapping[str, Any], eos_ids: Iterable[int]) -> None:
         self._tokenizer = tokenizer
-        self._lock = threading.Lock()  # guards the switch between matching special tokens and not
+        self._lock = ForkLock()  # guards the switch between matching special tokens and not
         self._tokens = {name: _content(settings.get(name)) for name in NAMED_TOKENS}
         self.chat_template = _template(settings.get("chat_template"))
         end = tokenizer.token_to_id(self._tokens["eos_token"] or "")
