@@ -29,14 +29,16 @@ inline __attribute__((always_inline)) void add_products(const Panel& p, const in
     }
 }
 
-// acc = fma(sx*alpha, D, acc), with a shift acc = fma(sx*gamma, S, acc), for N tokens of group g, the chunk's at-th.
-template <int N>
+// acc = fma(sx*alpha, D, acc), with a shift acc = fma(sx*gamma, S, acc), for tokens Begin to End of a block that begins
+// at `token`, and the chunk's at-th group.
+template <int Begin, int End, int N>
 inline __attribute__((always_inline)) void scale_group(const Panel& p, const int32_t (*sums)[PANEL][TERCET_ROWS],
-                                                       int32_t token, int32_t g, int at, __m512 (&acc)[N][PANEL]) {
-    const float* scale = p.x->scale + (int64_t)token * p.w->groups + g;
+                                                       int32_t token, int at, __m512 (&acc)[N][PANEL]) {
+    const int64_t first = (int64_t)(token + Begin) * p.w->groups + p.group + at;
+    const float* scale = p.x->scale + first;
     const __m512 alpha[PANEL] = {_mm512_load_ps(p.alpha[at][0]), _mm512_load_ps(p.alpha[at][1])};
 #pragma GCC unroll 16
-    for (int t = 0; t < N; t++, scale += p.w->groups) {
+    for (int t = Begin; t < End; t++, scale += p.w->groups) {
         const __m512 sx = _mm512_set1_ps(*scale);
 #pragma GCC unroll 2
         for (int r = 0; r < PANEL; r++) {
@@ -47,64 +49,108 @@ inline __attribute__((always_inline)) void scale_group(const Panel& p, const int
     if (!p.w->shift) return;
     const __m512 gamma[PANEL] = {_mm512_load_ps(p.gamma[at][0]), _mm512_load_ps(p.gamma[at][1])};
 #pragma GCC unroll 16
-    for (int t = 0; t < N; t++) {
-        const int64_t i = (int64_t)(token + t) * p.w->groups + g;
+    for (int t = Begin; t < End; t++) {
+        const int64_t i = first + (t - Begin) * p.w->groups;
         const __m512 sx = _mm512_set1_ps(p.x->scale[i]), s = _mm512_set1_ps((float)p.x->sum[i]);
 #pragma GCC unroll 2
         for (int r = 0; r < PANEL; r++) acc[t][r] = _mm512_fmadd_ps(_mm512_mul_ps(sx, gamma[r]), s, acc[t][r]);
     }
 }
 
-// Starts the products of the chunk's at-th group in registers Sum and Sum+1.
-template <int Sum>
-inline __attribute__((always_inline)) void start_group(const Panel& p, const int8_t* x, int at) {
-    const int32_t left = p.end - p.column - at * p.w->group, columns = left < p.w->group ? left : p.w->group;
-    load_tile<Sum>(ZEROS, TILE_BYTES);
-    load_tile<Sum + 1>(ZEROS, TILE_BYTES);
-    add_products<Sum, 1>(p, x + at * p.w->group, 0, at * p.w->group / 4, (columns + p.step - 1) / p.step);
-}
+// Multiplies one group after another with one block of tokens after another, in registers 0 and 1.
+class Products {
+  public:
+    explicit Products(const Panel& panel) : p(panel) { begin_block(); }
 
-template <int Sum>
-inline __attribute__((always_inline)) void store_sums(int32_t (*sums)[PANEL][TERCET_ROWS]) {
-    store_tile<Sum>(sums[0][0], sizeof sums[0]);
-    store_tile<Sum + 1>(sums[0][1], sizeof sums[0]);
-}
+    bool left() const { return block < p.blocks; }
 
-// While a group's integers are scaled, the next one's are stored and those of the one after are multiplied: nothing
-// waits for what was begun just before.
-template <int N>
-void groups_block(Panel& p, int block) {
-    alignas(64) int32_t sums[2][N][PANEL][TERCET_ROWS];
-    const int32_t token = p.token_of(block), g = p.column / p.w->group;
-    const int groups = (p.end - p.column + p.w->group - 1) / p.w->group;
-    const int8_t* x = p.x->codes + token * p.x->stride + p.column;
-    float(*kept)[PANEL][TERCET_ROWS] = p.acc + block * N;
-    __m512 acc[N][PANEL];
-#pragma GCC unroll 16
-    for (int t = 0; t < N; t++)
-        for (int r = 0; r < PANEL; r++) acc[t][r] = _mm512_load_ps(kept[t][r]);
-    start_group<0>(p, x, 0);
-    if (groups > 1) start_group<2>(p, x, 1);
-    store_sums<0>(sums[0]);
-    for (int at = 0; at < groups; at++) {
-        if (at % 2) {
-            if (at + 2 < groups) start_group<2>(p, x, at + 2);
-            if (at + 1 < groups) store_sums<0>(sums[0]);
-        } else {
-            if (at + 2 < groups) start_group<0>(p, x, at + 2);
-            if (at + 1 < groups) store_sums<2>(sums[1]);
-        }
-        scale_group<N>(p, sums[at % 2], token, g + at, at, acc);
+    // All of the group that meets the first row tile.
+    inline __attribute__((always_inline)) void first() {
+        zero_tile<0>();
+        zero_tile<1>();
+        for (const int32_t last = group_end() - p.step; column < last; column += p.step)
+            add_products<0, 1>(p, x + column, 0, column / 4, 1);
+        load_tile<4>(x + column, p.x->stride);
+        load_tile<6>(p.weights[0][column / 4], TILE_BYTES);
+        multiply_tiles<0, 4, 6>();
     }
+
+    inline __attribute__((always_inline)) void second() {
+        load_tile<7>(p.weights[1][column / 4], TILE_BYTES);
+        multiply_tiles<1, 4, 7>();
+        column += p.step;
+        if (column < p.end - p.column) return;
+        block++;
+        begin_block();
+    }
+
+  private:
+    void begin_block() {
+        if (left()) x = p.x->codes + p.token_of(block) * p.x->stride + p.column;
+        column = 0;
+    }
+    // Of the group of `column`, counted from the chunk's begin.
+    int32_t group_end() const {
+        const int32_t end = column + p.w->group, columns = p.end - p.column;
+        return end < columns ? end : columns;
+    }
+
+    const Panel& p;
+    const int8_t* x;
+    int32_t column; // of the chunk
+    int block = 0;
+};
+
+// The chunk's groups with all blocks of N tokens. Three products are under way: while one's integers are scaled, the
+// next one's are stored and those of the one after are multiplied. The instructions alternate: a tile load or store is
+// so many operations that a few in a row keep the CPU from seeing the floats behind them.
+template <int N>
+void multiply_groups(Panel& p) {
+    alignas(64) int32_t sums[2][N][PANEL][TERCET_ROWS];
+    constexpr int64_t pitch = sizeof sums[0][0];
+    Products products(p);
+    products.first();
+    products.second();
+    store_tile<0>(sums[0][0][0], pitch);
+    store_tile<1>(sums[0][0][1], pitch);
+    bool store = products.left();
+    if (store) {
+        products.first();
+        products.second();
+    }
+    int parity = 0;
+    for (int block = 0; block < p.blocks; block++) {
+        const int32_t token = p.token_of(block);
+        float(*kept)[PANEL][TERCET_ROWS] = p.acc + block * N;
+        __m512 acc[N][PANEL];
 #pragma GCC unroll 16
-    for (int t = 0; t < N; t++)
-        for (int r = 0; r < PANEL; r++) _mm512_store_ps(kept[t][r], acc[t][r]);
+        for (int t = 0; t < N; t++)
+            for (int r = 0; r < PANEL; r++) acc[t][r] = _mm512_load_ps(kept[t][r]);
+        for (int at = 0; at < p.groups; at++, parity ^= 1) {
+            const int32_t(*scaled)[PANEL][TERCET_ROWS] = sums[parity];
+            int32_t(*stored)[PANEL][TERCET_ROWS] = sums[parity ^ 1];
+            const bool multiply = products.left();
+            if (store) store_tile<0>(stored[0][0], pitch);
+            scale_group<0, N / 4>(p, scaled, token, at, acc);
+            if (store) store_tile<1>(stored[0][1], pitch);
+            scale_group<N / 4, N / 2>(p, scaled, token, at, acc);
+            if (multiply) products.first();
+            scale_group<N / 2, N * 3 / 4>(p, scaled, token, at, acc);
+            if (multiply) products.second();
+            scale_group<N * 3 / 4, N>(p, scaled, token, at, acc);
+            store = multiply;
+        }
+#pragma GCC unroll 16
+        for (int t = 0; t < N; t++)
+            for (int r = 0; r < PANEL; r++) _mm512_store_ps(kept[t][r], acc[t][r]);
+    }
 }
 
-using Block = void (*)(Panel&, int);
-constexpr Block groups_blocks[GROUPED_TOKENS] = {
-    groups_block<1>, groups_block<2>, groups_block<3>, groups_block<4>,  groups_block<5>,  groups_block<6>,
-    groups_block<7>, groups_block<8>, groups_block<9>, groups_block<10>, groups_block<11>, groups_block<12>};
+using Multiply = void (*)(Panel&);
+constexpr Multiply multiply_groups_of[GROUPED_TOKENS] = {
+    multiply_groups<1>, multiply_groups<2>, multiply_groups<3>, multiply_groups<4>,
+    multiply_groups<5>, multiply_groups<6>, multiply_groups<7>, multiply_groups<8>,
+    multiply_groups<9>, multiply_groups<10>, multiply_groups<11>, multiply_groups<12>};
 
 // A blocks of tokens with the chunk.
 template <int A>
@@ -130,7 +176,7 @@ inline __attribute__((always_inline)) void columns_block(Panel& p, int block) {
 } // namespace
 
 void multiply_groups(Panel& p) {
-    for (int block = 0; block < p.blocks; block++) groups_blocks[p.size - 1](p, block);
+    multiply_groups_of[p.size - 1](p);
 }
 
 void multiply_columns(Panel& p) {
@@ -143,16 +189,15 @@ void multiply_columns(Panel& p) {
         for (int t = 0; t < p.size; t++) {
             const int slot = block * p.size + t;
             __m512 acc[1][PANEL] = {{_mm512_load_ps(p.acc[slot][0]), _mm512_load_ps(p.acc[slot][1])}};
-            scale_group<1>(p, p.sums + slot, p.token_of(block) + t, p.column / p.w->group, 0, acc);
+            scale_group<0, 1>(p, p.sums + slot, p.token_of(block) + t, 0, acc);
             for (int r = 0; r < PANEL; r++) _mm512_store_ps(p.acc[slot][r], acc[0][r]);
         }
 }
 
 void load_scales(Panel& p) {
-    const int32_t first = p.column / p.w->group, groups = (p.end - p.column + p.w->group - 1) / p.w->group;
-    for (int at = 0; at < groups; at++)
+    for (int at = 0; at < p.groups; at++)
         for (int r = 0; r < PANEL; r++) {
-            const int64_t from = ((int64_t)(p.tile + r) * p.w->groups + first + at) * TERCET_ROWS;
+            const int64_t from = ((int64_t)(p.tile + r) * p.w->groups + p.group + at) * TERCET_ROWS;
             f32x16::load(p.w->scale + from).store(p.alpha[at][r]);
             if (p.w->shift) f32x16::load(p.w->shift + from).store(p.gamma[at][r]);
         }

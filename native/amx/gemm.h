@@ -26,6 +26,8 @@ struct Panel {
     int32_t tile;        // the first row tile
     int32_t width;       // of the matrix, in columns of whole tiles
     int32_t column, end; // the chunk
+    int32_t group;       // of its first column, and
+    int groups;          // how many it has a part of
     int step;            // columns of a tile of activations
     int32_t token;       // the first, and
     int tokens;          // how many
@@ -87,6 +89,8 @@ void multiply_panel(Panel& p) {
                             : group_end - p.column < CHUNK ? group_end
                                                            : p.column + CHUNK;
         p.end = end < p.width ? end : p.width;
+        p.group = p.column / p.w->group;
+        p.groups = (p.end - p.column + p.w->group - 1) / p.w->group;
         unpack_chunk<Format>(p);
         load_scales(p);
         if (grouped(p.w)) multiply_groups(p);

@@ -4,7 +4,7 @@
 namespace tercet {
 namespace {
 
-constexpr int LEAST_TOKENS = 8; // from which tiles are faster
+constexpr int LEAST_TOKENS = 12; // from which tiles are faster
 
 template <class Format>
 TERCET_LINEAR(linear) {
