@@ -1,9 +1,9 @@
 // The packed product with many tokens on AMX tiles, one driver for all formats. A panel of two row tiles is unpacked a
 // chunk of columns at a time to signed bytes, in the order a tile register wants weights, and meets all tokens while it
-// lies in L1. Activations are read where they are. The sums are exact, so that the floats made of them are those of
-// every backend.
-// No tails: where tokens do not fill the last block, or row tiles the last panel, it starts earlier and finds again what
-// was found before. A block keeps its sums at slots of its own.
+// is near. Activations are read where they are. The sums are exact, so that the floats made of them are those of every
+// backend.
+// No tails: where tokens do not fill the last block, or row tiles the last panel, it starts earlier and finds again
+// what was found before. A block keeps its sums at slots of its own.
 #ifndef TERCET_AMX_GEMM_H
 #define TERCET_AMX_GEMM_H
 
@@ -13,8 +13,10 @@
 namespace tercet::amx {
 
 constexpr int PANEL = 2;           // row tiles
-constexpr int CHUNK = 512;         // columns unpacked at once
+constexpr int CHUNK = 1024;        // columns unpacked at once of a wide group
+constexpr int GROUPED_CHUNK = 512; // and of groups no wider than this
 constexpr int LEAST_GROUP = 32;    // columns; narrower groups are avx512vnni's
+constexpr int MOST_GROUPS = GROUPED_CHUNK / LEAST_GROUP;
 constexpr int MOST_TOKENS = 256;   // tokens that share an unpacked panel
 constexpr int GROUPED_TOKENS = 12; // of a block in multiply_groups: 2 x 12 accumulators in registers
 constexpr int WIDE_TOKENS = 16;    // of a tile in multiply_columns
@@ -33,7 +35,8 @@ struct Panel {
     int tokens;          // how many
     int blocks, size;    // of tokens, and the tokens of each
     alignas(64) int8_t weights[PANEL][CHUNK / 4][TILE_BYTES];
-    alignas(64) float alpha[CHUNK / LEAST_GROUP][PANEL][TERCET_ROWS], gamma[CHUNK / LEAST_GROUP][PANEL][TERCET_ROWS];
+    alignas(64) float alpha[MOST_GROUPS][PANEL][TERCET_ROWS];
+    alignas(64) float gamma[MOST_GROUPS][PANEL][TERCET_ROWS];
     alignas(64) int32_t sums[SLOTS][PANEL][TERCET_ROWS];
     alignas(64) float acc[SLOTS][PANEL][TERCET_ROWS];
 
@@ -44,7 +47,7 @@ struct Panel {
 };
 
 // Whether the scale groups of w are narrow enough to lie in a chunk whole.
-inline bool grouped(const tercet_matrix* w) { return w->group <= CHUNK; }
+inline bool grouped(const tercet_matrix* w) { return w->group <= GROUPED_CHUNK; }
 
 // Adds the products of the chunk, which holds whole groups, to p.acc.
 void multiply_groups(Panel& p);
@@ -71,7 +74,7 @@ void unpack_chunk(Panel& p) {
         const uint8_t* codes =
             (const uint8_t*)p.w->codes + ((int64_t)(p.tile + r) * p.w->col_tiles + begin) * TILE_BYTES;
         for (int32_t c = 0; c < count; c++, codes += TILE_BYTES) {
-            _mm_prefetch((const char*)codes + CHUNK / Format::columns * TILE_BYTES, _MM_HINT_T0); // the next chunk
+            _mm_prefetch((const char*)codes + count * TILE_BYTES, _MM_HINT_T0); // the next chunk
             const __m512i tile = _mm512_loadu_si512(codes);
 #pragma GCC unroll 8
             for (int s = 0; s < steps; s++)
@@ -85,7 +88,7 @@ void multiply_panel(Panel& p) {
     memset(p.acc, 0, (size_t)(p.blocks * p.size) * sizeof p.acc[0]);
     for (p.column = 0; p.column < p.width; p.column = p.end) {
         const int32_t group_end = p.column - p.column % p.w->group + p.w->group;
-        const int32_t end = grouped(p.w)                     ? p.column + CHUNK / p.w->group * p.w->group
+        const int32_t end = grouped(p.w)                     ? p.column + GROUPED_CHUNK / p.w->group * p.w->group
                             : group_end - p.column < CHUNK ? group_end
                                                            : p.column + CHUNK;
         p.end = end < p.width ? end : p.width;
