@@ -204,16 +204,22 @@ void load_scales(Panel& p) {
 }
 
 void store_panel(const Panel& p, const float* bias, float* y, int64_t y_stride) {
+    const int32_t row = p.tile * TERCET_ROWS;
+    int lanes[PANEL];
+    f32x16 b[PANEL];
     for (int r = 0; r < PANEL; r++) {
-        const int32_t row = (p.tile + r) * TERCET_ROWS;
-        const int lanes = p.w->rows - row < TERCET_ROWS ? p.w->rows - row : TERCET_ROWS;
-        const f32x16 b = bias ? f32x16::load(bias + row, lanes) : f32x16::zero();
-        for (int block = 0; block < p.blocks; block++)
-            for (int t = 0; t < p.size; t++) {
-                const f32x16 acc = f32x16::load(p.acc[block * p.size + t][r]);
-                (bias ? acc + b : acc).store(y + (p.token_of(block) + t) * y_stride + row, lanes);
-            }
+        const int32_t left = p.w->rows - row - r * TERCET_ROWS;
+        lanes[r] = left < TERCET_ROWS ? left : TERCET_ROWS;
+        b[r] = bias ? f32x16::load(bias + row + r * TERCET_ROWS, lanes[r]) : f32x16::zero();
     }
+    for (int block = 0; block < p.blocks; block++)
+        for (int t = 0; t < p.size; t++) {
+            float* out = y + (p.token_of(block) + t) * y_stride + row;
+            for (int r = 0; r < PANEL; r++) {
+                const f32x16 acc = f32x16::load(p.acc[block * p.size + t][r]);
+                (bias ? acc + b[r] : acc).store(out + r * TERCET_ROWS, lanes[r]);
+            }
+        }
 }
 
 } // namespace tercet::amx
