@@ -13,9 +13,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NATIVE := CMakeLists.txt $(shell find native -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 BUILD_TOOLS := scikit-build-core nanobind cmake ninja
 
-.PHONY: help setup demo test check soak sanitize qemu mutants bench bench-quick bench-peers docs clean
+.PHONY: help setup demo test check soak sanitize qemu mutants aarch64 bench bench-quick bench-peers docs clean
 help:
-	@echo "make setup | demo | test | check | soak | sanitize | qemu | mutants | bench | bench-quick | bench-peers | docs | clean"
+	@echo "make setup | demo | test | check | soak | sanitize | qemu | mutants | aarch64 | bench | bench-quick | bench-peers | docs | clean"
 
 setup: $(VENV)/stamp-native $(VENV)/stamp-model
 
@@ -58,9 +58,9 @@ check: setup
 soak: setup
 	$(BIN)/python -m pytest -m "slow or not slow" --durations 20
 
-# Parts of soak, each by itself: the native sweep under sanitizers, on older CPUs (apt-get install qemu-user), and on
-# kernels that are wrong on purpose.
-sanitize qemu mutants: setup
+# Parts of soak, each by itself: the native sweep under sanitizers, on older CPUs (apt-get install qemu-user), on kernels
+# that are wrong on purpose, and cross compiled (apt-get install g++-aarch64-linux-gnu qemu-user).
+sanitize qemu mutants aarch64: setup
 	$(BIN)/python -m pytest -m slow -s tests/native/test_$(@:sanitize=sanitizers).py
 
 # The peers are built once, from their source packages, into ~/.cache/tercet/peers (half an hour and more); the models

@@ -1,6 +1,6 @@
-// The packed product with many tokens, one driver for all formats. A row tile is unpacked a group (at most CHUNK columns
-// of it) at a time to signed bytes that stay in L1, and meets blocks of 6 tokens: 4 x 6 accumulators, 6 registers of 16
-// activations and one or two of weights fill the 32 registers.
+// The packed product with many tokens, one driver for all formats. A row tile is unpacked a group (at most CHUNK
+// columns of it) at a time to signed bytes that stay in L1, and meets blocks of 6 tokens: 4 x 6 accumulators, 6
+// registers of 16 activations and one or two of weights fill the 32 registers.
 // An accumulator starts at -offset*S, so that it ends as the product with the true weights; wider groups keep it in
 // memory between chunks.
 #ifndef TERCET_NEON_GEMM_H

@@ -1,6 +1,6 @@
 // Two-bit ternary weights. One token: AND with 03, 0C, 30 leaves the codes times 1, 4 or 16; the fourth field would be
-// negative under C0, as sdot is signed, and is shifted down, to weight 1. Sums of each weight are kept apart and shifted
-// back once a group: one logic instruction for each sdot.
+// negative under C0, as sdot is signed, and is shifted down, to weight 1. Sums of each weight are kept apart and
+// shifted back once a group: one logic instruction for each sdot.
 #include "gemm.h"
 #include "product.h"
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "digest.h"
 #include "weights.h"
 
 namespace sweep {
@@ -126,6 +127,12 @@ class Tester {
         }
     }
 
+    Digest digest() const {
+        Digest all;
+        for (const std::vector<float>& logits : expected_) all.add(logits);
+        return all;
+    }
+
     std::unique_ptr<tercet::Engine> open(const Case& c) const {
         return std::make_unique<tercet::Engine>(model_.spec, options(c));
     }
@@ -226,6 +233,7 @@ int64_t sweep_engine(const Options& options) {
         describe("engine, round %d", round);
         const uint64_t seed = options.seed + (uint64_t)round;
         const Tester tester(seed);
+        if (round == 0) tester.digest().print("logits");
         Random random(seed);
         for (const tercet_backend* backend : backends()) {
 #ifdef __SANITIZE_THREAD__

@@ -18,6 +18,7 @@ const Part PARTS[] = {
     {"floats", sweep::sweep_floats},
     {"pool", sweep::sweep_pool},
     {"engine", sweep::sweep_engine},
+    {"digest", sweep::sweep_digest},
 };
 
 [[noreturn]] void usage() {

@@ -73,6 +73,7 @@ struct Options {
 // Each returns how many cases it ran.
 int64_t sweep_widths(const Options& options);
 int64_t sweep_products(const Options& options);
+int64_t sweep_digest(const Options& options);
 int64_t sweep_floats(const Options& options);
 int64_t sweep_pool(const Options& options);
 int64_t sweep_engine(const Options& options);
