@@ -3,8 +3,6 @@
 #include "engine/engine.h"
 
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <thread>
@@ -214,13 +212,7 @@ void several_engines(const Tester& tester) {
 void forked(const Tester& tester) {
     const auto engine = tester.open({backends()[0], 3, 16});
     tester.whole(*engine, 0);
-    const pid_t child = fork();
-    if (child == 0) {
-        tester.whole(*engine, 1);
-        _exit(0);
-    }
-    int status = 0;
-    if (child < 0 || waitpid(child, &status, 0) != child || status != 0) fail("a forked child ended with %d", status);
+    in_child([&] { tester.whole(*engine, 1); });
     tester.whole(*engine, 2);
 }
 

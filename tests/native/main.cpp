@@ -22,7 +22,8 @@ const Part PARTS[] = {
 };
 
 [[noreturn]] void usage() {
-    fprintf(stderr, "usage: tercet_sweep [--cases N] [--least N] [--seed N] [--table] [--unguarded]\n                    [--isa DEFAULT] [PART ...]\nparts:");
+    fprintf(stderr, "usage: tercet_sweep [--cases N] [--least N] [--seed N] [--table] [--unguarded]\n"
+                    "                    [--no-fork] [--isa DEFAULT] [PART ...]\nparts:");
     for (const Part& part : PARTS) fprintf(stderr, " %s", part.name);
     fprintf(stderr, "\n");
     exit(2);
@@ -48,6 +49,7 @@ int main(int count, char** arguments) {
         const char* word = arguments[i];
         if (!strcmp(word, "--table")) options.table = true;
         else if (!strcmp(word, "--unguarded")) sweep::Arena::guarded = false;
+        else if (!strcmp(word, "--no-fork")) sweep::forks = false;
         else if (!strcmp(word, "--cases") && i + 1 < count) options.cases = atoll(arguments[++i]);
         else if (!strcmp(word, "--least") && i + 1 < count) options.least = atoi(arguments[++i]);
         else if (!strcmp(word, "--seed") && i + 1 < count) options.seed = strtoull(arguments[++i], nullptr, 10);

@@ -1,7 +1,4 @@
 // The thread pool: every job once, from several callers at once, from inside a job, and after fork.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <memory>
 #include <thread>
@@ -38,18 +35,6 @@ void run_from(int callers, int steps) {
     for (std::thread& thread : threads) thread.join();
 }
 
-// In a child, whose pool and its threads end with it.
-template <class F>
-void forked(F&& f) {
-    const pid_t child = fork();
-    if (child == 0) {
-        f();
-        _exit(0);
-    }
-    int status = 0;
-    if (child < 0 || waitpid(child, &status, 0) != child || status != 0) fail("a forked child ended with %d", status);
-}
-
 } // namespace
 
 int64_t sweep_pool(const Options& options) {
@@ -65,11 +50,11 @@ int64_t sweep_pool(const Options& options) {
     run_from(4, steps);
     describe("after fork");
     for (int i = 0; i < 3; i++) {
-        forked([] { run_from(2, 20); });
+        in_child([] { run_from(2, 20); });
         run_jobs(4);
     }
     describe("more jobs than the pool has threads");
-    forked([] {
+    in_child([] { // whose pool and its threads end with it
         for (const int jobs : {255, 256, 257, 1000}) run_jobs(jobs);
     });
     return cases + 4 + 4 + 4 * steps + 3;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace sweep {
@@ -72,6 +73,19 @@ void report_crashes() {
     signal(SIGSEGV, on_crash);
     signal(SIGBUS, on_crash);
     signal(SIGILL, on_crash);
+}
+
+bool forks = true;
+
+void in_child(const std::function<void()>& f) {
+    if (!forks) return;
+    const pid_t child = fork();
+    if (child == 0) {
+        f();
+        _exit(0);
+    }
+    int status = 0;
+    if (child < 0 || waitpid(child, &status, 0) != child || status != 0) fail("a forked child ended with %d", status);
 }
 
 void expect_same(const char* isa, const char* what, const float* got, const float* want, size_t count) {

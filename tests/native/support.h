@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <functional>
 #include <random>
 #include <vector>
 
@@ -52,6 +53,10 @@ void describe(const char* format, ...) __attribute__((format(printf, 1, 2)));
 // Prints why, after the description, and ends the program with status 1.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 void report_crashes();
+// Runs f in a child process and fails where that does. Nothing where `forks` is false: QEMU 7.2 aborts when a child
+// starts a thread.
+void in_child(const std::function<void()>& f);
+extern bool forks;
 
 // Fails unless the arrays hold the same bits.
 void expect_same(const char* isa, const char* what, const float* got, const float* want, size_t count);
