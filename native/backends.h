@@ -17,11 +17,11 @@
     TERCET_LINEAR(q4_linear_##isa);                                                                                    \
     extern const tercet_backend backend_##isa;
 
-// The functions of a backend whose float type is V.
-#define TERCET_BACKEND_ROW(isa, V)                                                                                     \
+// The functions of a backend whose float type is V; t19 is its product for that format, or NULL.
+#define TERCET_BACKEND_ROW(isa, V, t19)                                                                                \
     {#isa,                                                                                                             \
      quantize<V>,                                                                                                      \
-     {t2_linear_##isa, b1_linear_##isa, q8_linear_##isa, q4_linear_##isa},                                             \
+     {t2_linear_##isa, b1_linear_##isa, q8_linear_##isa, q4_linear_##isa, t19},                                        \
      linear_float<V>,                                                                                                  \
      row<V>,                                                                                                           \
      rmsnorm<V>,                                                                                                       \
@@ -39,5 +39,7 @@ TERCET_BACKEND(avx2)
 TERCET_BACKEND(avx512vnni)
 const tercet_backend* backend_amx(); // avx512vnni's with products of its own
 TERCET_BACKEND(neon)
+TERCET_LINEAR(t19_linear_scalar);
+TERCET_LINEAR(t19_linear_avx512vnni);
 } // namespace tercet
 #endif

@@ -21,9 +21,10 @@ typedef enum {
     TERCET_B1 = 1,  // 16x32 tiles, 1-bit codes, T = 2b-1
     TERCET_Q8 = 2,  // 16x4 tiles, int8
     TERCET_Q4 = 3,  // 16x8 tiles, nibbles stored q+8
-    TERCET_PACKED_FORMATS = 4,
-    TERCET_F16 = 4, // row-major floats: layers kept as they were
-    TERCET_F32 = 5,
+    TERCET_T19 = 4, // 16x19 tiles, ternary: six base-27 fields of 5 bits and a 2-bit code
+    TERCET_PACKED_FORMATS = 5,
+    TERCET_F16 = 5, // row-major floats: layers kept as they were
+    TERCET_F32 = 6,
 } tercet_format;
 
 // A weight matrix read in place. Packed formats: codes u8[ceil(rows/16)][col_tiles][64], scale and shift
@@ -31,7 +32,7 @@ typedef enum {
 typedef struct {
     int32_t format;
     int32_t rows, cols;
-    int32_t group;  // columns that share a scale, a multiple of the tile's columns; row scales: col_tiles * tile columns
+    int32_t group;  // columns that share a scale: whole tiles (t19: 128 in 7 tiles); a row's: col_tiles * tile columns
     int32_t groups; // ceil(cols / group)
     int32_t col_tiles;
     const void* codes;
@@ -43,11 +44,15 @@ typedef struct {
 // what does not, in English. Every matrix passes it once before a kernel reads it.
 const char* tercet_matrix_error(const tercet_matrix* w);
 
+// Columns of a packed format's tile; col_tiles of a matrix with groups of `group` columns (>= cols: the row's).
+int32_t tercet_tile_columns(int32_t format);
+int32_t tercet_col_tiles(int32_t format, int32_t cols, int32_t group);
+
 // n tokens quantized to int8, a scale and a sum per token and group. Columns past `cols` are 0 up to `stride`.
 typedef struct {
     int32_t n;
     int32_t groups;
-    int64_t stride;      // bytes between tokens: col_tiles * tile columns rounded up to 64
+    int64_t stride;      // bytes between tokens: at least cols rounded up to 64
     const int8_t* codes; // [n][stride], -127..127
     const float* scale;  // [n][groups]
     const int32_t* sum;  // [n][groups]
@@ -80,7 +85,8 @@ typedef struct {
     int (*quantize)(const float* x, int64_t x_stride, int32_t n, int32_t cols, int32_t group, int32_t groups,
                     int64_t stride, int8_t* codes, float* scale, int32_t* sum);
 
-    // y f32[n][y_stride]: rows 16*tile_begin .. min(16*tile_end, rows). bias f32[rows] or NULL. Indexed by format.
+    // y f32[n][y_stride]: rows 16*tile_begin .. min(16*tile_end, rows). bias f32[rows] or NULL. Indexed by format; NULL
+    // where the instruction set cannot read a format in place: t19 is then converted to t2.
     void (*linear[TERCET_PACKED_FORMATS])(const tercet_matrix* w, const tercet_activations* x, const float* bias,
                                           float* y, int64_t y_stride, int32_t tile_begin, int32_t tile_end);
 

@@ -9,7 +9,7 @@
 
 namespace tercet {
 
-constexpr int CHUNK = 256; // columns dequantized at once; a multiple of every tile's columns
+constexpr int CHUNK = 256; // columns dequantized at once
 
 // Columns begin .. begin+count of a row; begin is a multiple of CHUNK, count at most CHUNK.
 template <class V, class Format>
@@ -17,18 +17,18 @@ void decode_packed(const tercet_matrix* w, int32_t row, int32_t begin, int32_t c
     const int64_t tile_row = row / TERCET_ROWS, lane = row % TERCET_ROWS;
     const uint8_t* codes = (const uint8_t*)w->codes + tile_row * w->col_tiles * TILE_BYTES + lane * 4;
     for (int32_t c = 0; c < count;) {
-        const int32_t column = begin + c, g = column / w->group, tile = column / Format::columns;
+        const int32_t column = begin + c, g = column / w->group, within = column - g * w->group;
+        const int32_t tile = g * tiles_of_group<Format>(w) + within / Format::columns, first = within % Format::columns;
         const int64_t at = (tile_row * w->groups + g) * TERCET_ROWS + lane;
         const float scale = V::load(w->scale + at, 1).sum();
         const float shift = w->shift ? V::load(w->shift + at, 1).sum() : 0.0f;
         const uint8_t* bytes = codes + (int64_t)tile * TILE_BYTES;
-        const int32_t end = count - c < Format::columns ? count - c : Format::columns;
-        for (int32_t j = 0; j < end; j++) {
-            const int code = (bytes[j % 4] >> (Format::bits * (j / 4))) & Format::mask;
-            const int value = Format::factor * (code ^ Format::flip) - Format::offset;
-            out[c + j] = scale * (float)value + shift + 0.0f;
-        }
-        c += end;
+        int32_t end = columns_of_group(w, g) - (within - first); // columns of the tile there are
+        if (end > Format::columns) end = Format::columns;
+        if (end > first + count - c) end = first + count - c;
+        for (int32_t j = first; j < end; j++)
+            out[c + j - first] = scale * (float)weight_of<Format>(bytes, j) + shift + 0.0f;
+        c += end - first;
     }
 }
 
@@ -45,6 +45,7 @@ void decode(const tercet_matrix* w, int32_t row, int32_t begin, int32_t count, f
     case TERCET_B1: return decode_packed<V, B1>(w, row, begin, count, out);
     case TERCET_Q8: return decode_packed<V, Q8>(w, row, begin, count, out);
     case TERCET_Q4: return decode_packed<V, Q4>(w, row, begin, count, out);
+    case TERCET_T19: return decode_packed<V, T19>(w, row, begin, count, out);
     case TERCET_F16: return decode_float<V, uint16_t>(w, row, begin, count, out);
     default: return decode_float<V, float>(w, row, begin, count, out);
     }

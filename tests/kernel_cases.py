@@ -6,11 +6,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet import kernels
 from tercet.tensor import IntTensor, TernaryTensor
 
-PACKED = ("t2", "b1", "q8", "q4")
-TILE_COLUMNS = {"t2": 16, "b1": 32, "q8": 4, "q4": 8}
-RANGES = {"t2": (-1, 1), "b1": (-1, 1), "q8": (-127, 127), "q4": (-8, 7)}
+PACKED = ("t2", "b1", "q8", "q4", "t19")
+TILE_COLUMNS = {"t2": 16, "b1": 32, "q8": 4, "q4": 8, "t19": 19}
+RANGES = {"t2": (-1, 1), "b1": (-1, 1), "q8": (-127, 127), "q4": (-8, 7), "t19": (-1, 1)}
+GROUPS = {fmt: (128,) if fmt == "t19" else (32, 64, 128) for fmt in PACKED}
+SHIFTED = ("t2", "b1", "t19")
+
+
+def isas(fmt: str) -> list[str]:
+    """Instruction sets that read a format in place."""
+    return [isa for isa in kernels.backends() if kernels.reads(fmt, isa)]
 
 
 def weight(

@@ -4,6 +4,6 @@
 
 namespace tercet {
 
-const tercet_backend backend_avx2 = TERCET_BACKEND_ROW(avx2, avx2::f32x16);
+const tercet_backend backend_avx2 = TERCET_BACKEND_ROW(avx2, avx2::f32x16, nullptr);
 
 } // namespace tercet

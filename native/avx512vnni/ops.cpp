@@ -4,6 +4,6 @@
 
 namespace tercet {
 
-const tercet_backend backend_avx512vnni = TERCET_BACKEND_ROW(avx512vnni, avx512vnni::f32x16);
+const tercet_backend backend_avx512vnni = TERCET_BACKEND_ROW(avx512vnni, avx512vnni::f32x16, t19_linear_avx512vnni);
 
 } // namespace tercet

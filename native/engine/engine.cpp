@@ -31,6 +31,11 @@ Engine::Engine(const ProgramSpec& spec, const EngineOptions& chosen)
             if (!(std::fabs(static_cast<double>(frequency)) * static_cast<double>(options.context) <= MAX_ANGLE))
                 throw EngineError("rope frequencies too large for a context of " + std::to_string(options.context));
 
+    for (const Phase& phase : plan->phases)
+        for (const Linear& linear : phase.linears)
+            if (linear.quantized >= 0 && !options.backend->linear[linear.matrix->format])
+                throw EngineError(options.backend->name + std::string(" does not read a matrix's format; use t2"));
+
     auto shape = std::make_shared<CacheShape>();
     shape->type = options.kv;
     shape->context = options.context;

@@ -4,6 +4,6 @@
 
 namespace tercet {
 
-const tercet_backend backend_neon = TERCET_BACKEND_ROW(neon, neon::f32x16);
+const tercet_backend backend_neon = TERCET_BACKEND_ROW(neon, neon::f32x16, nullptr);
 
 } // namespace tercet

@@ -67,6 +67,7 @@ auto linear(const std::string& isa, const Matrix& w, In<int8_t, 2> codes, In<flo
     const size_t n = codes.shape(0), groups = (size_t)w.view.groups;
     check_call(w, n, bias, threads);
     require(w.packed(), "linear: int8 activations need a packed format");
+    require(b->linear[w.view.format], "linear: the instruction set does not read this format; pack it as t2");
     require((int64_t)codes.shape(1) == w.stride(), "linear: the activations' stride does not fit the weights");
     require(scale.shape(0) == n && scale.shape(1) == groups && sum.shape(0) == n && sum.shape(1) == groups,
             "linear: activation scales and sums must be [n, groups]");
@@ -128,6 +129,13 @@ void bind_kernels(nanobind::module_& m) {
         return names;
     });
     m.def("default_backend", [] { return std::string(backend("")->name); });
+    m.def(
+        "reads",
+        [](const std::string& isa, int format) {
+            const tercet_backend* b = backend(isa);
+            return format >= 0 && format < TERCET_PACKED_FORMATS && b->linear[format];
+        },
+        nb::arg("isa"), nb::arg("format"));
     nb::class_<Matrix>(m, "Matrix")
         .def(nb::init<int, int64_t, int64_t, int64_t, Bytes, std::optional<Bytes>, std::optional<Bytes>>(),
              nb::arg("format"), nb::arg("rows"), nb::arg("cols"), nb::arg("group"), nb::arg("codes").noconvert(),

@@ -26,16 +26,6 @@ inline const tercet_backend* backend(const std::string& isa) {
     return b;
 }
 
-inline int tile_columns(int format) {
-    switch (format) {
-    case TERCET_T2: return 16;
-    case TERCET_B1: return 32;
-    case TERCET_Q8: return 4;
-    case TERCET_Q4: return 8;
-    default: return 1;
-    }
-}
-
 struct Matrix {
     tercet_matrix view{};
     Bytes codes;
@@ -48,13 +38,15 @@ struct Matrix {
         : codes(std::move(codes_)), scale(std::move(scale_)), shift(std::move(shift_)) {
         if (rows < 1 || cols < 1 || rows > INT32_MAX - 16 || cols > INT32_MAX - 64 || group < 1)
             throw std::invalid_argument("matrix: rows, columns or group out of range");
-        const int columns = tile_columns(format);
+        const bool tiled = format >= 0 && format < TERCET_PACKED_FORMATS;
+        const int columns = tiled ? tercet_tile_columns(format) : 1;
+        const int32_t width = (int32_t)(group < cols ? group : cols);
         view.format = format;
         view.rows = (int32_t)rows;
         view.cols = (int32_t)cols;
-        view.col_tiles = (int32_t)((cols + columns - 1) / columns);
+        view.col_tiles = tiled ? tercet_col_tiles(format, view.cols, width) : view.cols;
         // A group of all columns is the whole row of tiles, padding included.
-        view.group = group >= cols ? view.col_tiles * columns : (int32_t)group;
+        view.group = group >= cols ? view.col_tiles * columns : width;
         view.groups = (int32_t)((cols + view.group - 1) / view.group);
         view.codes = codes.data();
         view.scale = scale ? (const uint16_t*)scale->data() : nullptr;
@@ -66,7 +58,7 @@ struct Matrix {
     bool packed() const { return view.format < TERCET_PACKED_FORMATS; }
     int32_t row_tiles() const { return (view.rows + TERCET_ROWS - 1) / TERCET_ROWS; }
     // Bytes between two tokens' activations.
-    int64_t stride() const { return ((int64_t)view.col_tiles * tile_columns(view.format) + 63) / 64 * 64; }
+    int64_t stride() const { return ((int64_t)view.cols + 63) / 64 * 64; }
 
   private:
     void check_arrays() const {

@@ -7,17 +7,15 @@ namespace {
 
 constexpr int BLOCK = 16; // tokens that share a decoded tile
 
-// products[t][r] += the integer weights of one tile times the activations of its columns
+// products[t][r] += the integer weights of one tile times the activations of its columns, `columns` of them
 template <class Format>
-void add_tile(const uint8_t* tile, const int8_t* x, int64_t stride, int tokens, int32_t (*products)[TERCET_ROWS]) {
+void add_tile(const uint8_t* tile, int columns, const int8_t* x, int64_t stride, int tokens,
+              int32_t (*products)[TERCET_ROWS]) {
     for (int r = 0; r < TERCET_ROWS; r++) {
         int weights[Format::columns];
-        for (int j = 0; j < Format::columns; j++) {
-            const int code = (tile[4 * r + j % 4] >> (Format::bits * (j / 4))) & Format::mask;
-            weights[j] = Format::factor * (code ^ Format::flip) - Format::offset;
-        }
+        for (int j = 0; j < columns; j++) weights[j] = weight_of<Format>(tile + 4 * r, j);
         for (int t = 0; t < tokens; t++)
-            for (int j = 0; j < Format::columns; j++) products[t][r] += weights[j] * x[t * stride + j];
+            for (int j = 0; j < columns; j++) products[t][r] += weights[j] * x[t * stride + j];
     }
 }
 
@@ -25,17 +23,15 @@ void add_tile(const uint8_t* tile, const int8_t* x, int64_t stride, int tokens, 
 template <class Format>
 void row_tile(const tercet_matrix* w, const tercet_activations* x, const float* bias, float* y, int64_t y_stride,
               int32_t tile, int32_t first, int tokens) {
-    const int32_t group_tiles = w->group / Format::columns;
     const uint8_t* codes = (const uint8_t*)w->codes + (int64_t)tile * w->col_tiles * TILE_BYTES;
-    const int8_t* activations = x->codes + first * x->stride;
     float acc[BLOCK][TERCET_ROWS] = {};
     for (int32_t g = 0; g < w->groups; g++) {
         int32_t products[BLOCK][TERCET_ROWS] = {};
-        const int32_t begin = g * group_tiles;
-        const int32_t end = w->col_tiles - begin < group_tiles ? w->col_tiles : begin + group_tiles;
-        for (int32_t c = begin; c < end; c++)
-            add_tile<Format>(codes + (int64_t)c * TILE_BYTES, activations + (int64_t)c * Format::columns, x->stride,
-                             tokens, products);
+        const int8_t* activations = x->codes + first * x->stride + g * w->group;
+        const int32_t columns = columns_of_group(w, g);
+        for (int32_t c = 0; c < columns; c += Format::columns, codes += TILE_BYTES)
+            add_tile<Format>(codes, columns - c < Format::columns ? columns - c : Format::columns, activations + c,
+                             x->stride, tokens, products);
         for (int t = 0; t < tokens; t++) {
             const int64_t at = (int64_t)(first + t) * x->groups + g;
             for (int r = 0; r < TERCET_ROWS; r++) {
@@ -70,5 +66,6 @@ TERCET_LINEAR(t2_linear_scalar) { linear<T2>(w, x, bias, y, y_stride, tile_begin
 TERCET_LINEAR(b1_linear_scalar) { linear<B1>(w, x, bias, y, y_stride, tile_begin, tile_end); }
 TERCET_LINEAR(q8_linear_scalar) { linear<Q8>(w, x, bias, y, y_stride, tile_begin, tile_end); }
 TERCET_LINEAR(q4_linear_scalar) { linear<Q4>(w, x, bias, y, y_stride, tile_begin, tile_end); }
+TERCET_LINEAR(t19_linear_scalar) { linear<T19>(w, x, bias, y, y_stride, tile_begin, tile_end); }
 
 } // namespace tercet

@@ -4,6 +4,6 @@
 
 namespace tercet {
 
-const tercet_backend backend_scalar = TERCET_BACKEND_ROW(scalar, scalar::f32x16);
+const tercet_backend backend_scalar = TERCET_BACKEND_ROW(scalar, scalar::f32x16, t19_linear_scalar);
 
 } // namespace tercet

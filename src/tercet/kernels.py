@@ -18,10 +18,21 @@ from numpy.typing import NDArray
 from tercet import _native
 from tercet.errors import EngineError
 
-__all__ = ["FORMATS", "Activations", "Weight", "backends", "default_backend", "matmul", "matrix", "quantize", "row"]
+__all__ = [
+    "FORMATS",
+    "Activations",
+    "Weight",
+    "backends",
+    "default_backend",
+    "matmul",
+    "matrix",
+    "quantize",
+    "reads",
+    "row",
+]
 
-FORMATS = {"t2": 0, "b1": 1, "q8": 2, "q4": 3, "f16": 4, "f32": 5}
-"""Formats a kernel reads in place, and their numbers in native/kernels.h."""
+FORMATS = {"t2": 0, "b1": 1, "q8": 2, "q4": 3, "t19": 4, "f16": 5, "f32": 6}
+"""Formats a kernel reads in place, and their numbers in native/kernels.h; t19 not on every instruction set."""
 
 
 class Weight(Protocol):
@@ -67,6 +78,17 @@ def default_backend() -> str:
         return _native.default_backend()
     except ValueError as error:
         raise EngineError(f"TERCET_ISA: {error}") from None
+
+
+def reads(format: str, isa: str | None = None) -> bool:
+    """Whether `isa` (None: the default) multiplies int8 activations with this packed format as it is stored.
+
+    What it does not read is converted: unpacked, and packed as t2. Raises EngineError where `isa` cannot run here.
+    """
+    try:
+        return format in FORMATS and _native.reads(isa or "", FORMATS[format])
+    except ValueError as error:
+        raise EngineError(str(error)) from None
 
 
 def matrix(packed: Weight) -> _native.Matrix:
@@ -119,7 +141,7 @@ def matmul(
         threads: 1..256; changes the speed only.
         activations: "int8" as the model ships (packed formats), or "float32", which every format has.
 
-    Raises EngineError where shapes do not fit, a value is not finite, or `isa` cannot run here.
+    Raises EngineError where shapes do not fit, a value is not finite, or `isa` cannot run here or not read the format.
     """
     weight = matrix(packed)
     checked = None if bias is None else np.ascontiguousarray(bias, np.float32)

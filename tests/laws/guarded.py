@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from kernel_cases import PACKED, TILE_COLUMNS
+from kernel_cases import PACKED, TILE_COLUMNS, isas
 from tercet import _native, kernels
 
 PAGE = mmap.PAGESIZE
@@ -43,7 +43,8 @@ def packed_products(isa: str, at_end: bool, rng: np.random.Generator) -> None:
         )
         x = guarded(rng.normal(size=(n, cols)).astype(np.float32), at_end)
         quantized = _native.quantize(isa, x, weight.group, weight.stride)
-        _native.linear(isa, weight, *(guarded(a, at_end) for a in quantized), bias, 1)
+        if isa in isas(fmt):
+            _native.linear(isa, weight, *(guarded(a, at_end) for a in quantized), bias, 1)
         _native.linear_float(isa, weight, x, bias, 1)
         _native.row(isa, weight, rows - 1, 1.0)
 

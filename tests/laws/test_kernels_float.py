@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernel_cases import PACKED, same_bits, weight
+from kernel_cases import GROUPS, PACKED, same_bits, weight
 from tercet import _native, kernels, reference
 from tercet.packing import pack
 
@@ -137,9 +137,10 @@ def test_every_half_is_read_exactly_and_floats_round_to_even() -> None:
 )  # fmt: skip
 def test_float_activations_and_rows(fmt: str, rows: int, groups: int, n: int, shift: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    tensor = weight(fmt, rows, 64 * groups, groups, rng, shift)
+    cols = groups * (64 if 64 in GROUPS[fmt] else 128)
+    tensor = weight(fmt, rows, cols, groups, rng, shift)
     packed, dense = pack(tensor, fmt), tensor.dequantize()
-    x, bias = random(n, 64 * groups, seed=seed), random(rows, seed=seed + 1)
+    x, bias = random(n, cols, seed=seed), random(rows, seed=seed + 1)
     run = lambda isa: kernels.matmul(packed, x, bias=bias, isa=isa, activations="float32")  # noqa: E731
     got = everywhere(run)
     magnitude = np.abs(x).astype(np.float64) @ np.abs(dense).T.astype(np.float64) + 1

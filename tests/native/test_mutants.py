@@ -79,4 +79,3 @@ def test_the_sweep_sees_it(source: Path, patch: Path) -> None:
     assert result.returncode != 0, f"not seen: {patch.read_text()}"
     seen.append(patch.stem)
     print(f"\n{patch.stem}: {result.stderr.strip()}")
-

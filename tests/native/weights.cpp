@@ -5,13 +5,12 @@
 namespace sweep {
 namespace {
 
-constexpr int32_t T19 = 4;
 const uint32_t POWERS[3] = {1, 3, 9};
 
 uint32_t encode(const Format& format, int value, int column) {
     const int byte = 8 * (column % 4), place = column / 4;
     switch (format.id) {
-    case T19:
+    case TERCET_T19:
         if (column == 18) return (uint32_t)(value + 1) << 30;
         return (uint32_t)(value + 1) * POWERS[column % 3] << (5 * (column / 3));
     case TERCET_T2: return (uint32_t)(value + 1) << (byte + 2 * place);
@@ -29,6 +28,7 @@ const std::vector<Format>& formats() {
         {"b1", TERCET_B1, 32, -1, 1, true},
         {"q8", TERCET_Q8, 4, -127, 127, true},
         {"q4", TERCET_Q4, 8, -8, 7, true},
+        {"t19", TERCET_T19, 19, -1, 1, false},
     };
     return all;
 }
@@ -36,7 +36,7 @@ const std::vector<Format>& formats() {
 int decode(const Format& format, uint32_t lane, int column) {
     const int byte = 8 * (column % 4), place = column / 4;
     switch (format.id) {
-    case T19: {
+    case TERCET_T19: {
         const uint32_t field = column == 18 ? lane >> 30 : lane >> (5 * (column / 3)) & 31;
         if (field >= (column == 18 ? 3u : 27u)) return 0;
         return (int)(field / (column == 18 ? 1 : POWERS[column % 3]) % 3) - 1;

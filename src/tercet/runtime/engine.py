@@ -2,9 +2,9 @@
 
     folder -> Artifact (mmap) -> families.program(config) -> native plan over views of the mapped weights
 
-Nothing is repacked: kernels read the file's own bytes. Only t19 and t5, which no kernel reads yet, become t2 in
-anonymous memory when the engine is made. What a step computes for a token does not depend on threads, instruction
-set, chunk, cache history or the other sequences of the step: not in a single bit.
+Nothing is repacked: kernels read the file's own bytes. Only t5, and t19 where the instruction set has no kernel for
+it, become t2 in anonymous memory when the engine is made. What a step computes for a token does not depend on threads,
+instruction set, chunk, cache history or the other sequences of the step: not in a single bit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["Engine", "Sequence"]
 
 CHUNK = 128  # tokens computed at once in a prefill
 PROMPT_CACHE_BYTES = 256 << 20
-CONVERTED = ("t19", "t5")
+TERNARY = ("t19", "t5")  # t2 where the kernels do not read them
 
 Tensors = Mapping[str, PackedTensor | NDArray[np.float32]]
 
@@ -121,7 +121,7 @@ class Engine:
         self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
         self.context = program.context if context is None else context
         self._native = _native.Engine(
-            _build(program, tensors),
+            _build(program, tensors, isa),
             isa=isa or "",
             threads=self.threads,
             chunk=chunk,
@@ -329,17 +329,18 @@ def _ids(ids: ArrayLike) -> NDArray[np.int32]:
     return np.ascontiguousarray(array, np.int32)
 
 
-def _build(program: Program, tensors: Tensors) -> _native.ProgramBuilder:
+def _build(program: Program, tensors: Tensors, isa: str | None) -> _native.ProgramBuilder:
     """The program as the native side takes it; matrices are views of `tensors`' memory."""
     builder = _native.ProgramBuilder()
     converted = []
+    convert = [fmt for fmt in TERNARY if not kernels.reads(fmt, isa)]
     for name, weight in program.weights.items():
         tensor = tensors.get(name)
         if tensor is None:
             raise ModelError(f"weight {name} is missing from the model's tensors")
         if tuple(tensor.shape) != tuple(weight.shape):
             raise ModelError(f"{name} has shape {list(tensor.shape)}; the model needs {list(weight.shape)}")
-        if isinstance(tensor, PackedTensor) and tensor.format in CONVERTED:
+        if isinstance(tensor, PackedTensor) and tensor.format in convert:
             converted.append(name)
             tensor = pack(unpack(tensor), "t2")
         if len(weight.shape) == 2:
@@ -347,7 +348,7 @@ def _build(program: Program, tensors: Tensors) -> _native.ProgramBuilder:
         else:
             builder.vector(name, _floats(name, tensor))
     if converted:
-        log.warning("%d matrices stored as t19 or t5 are converted to t2 in memory", len(converted))
+        log.warning("%d matrices stored as %s are converted to t2 in memory", len(converted), " or ".join(convert))
     builder.vocab(program.vocab_size)
     for name, width in program.widths.items():
         builder.width(name, width)
