@@ -59,12 +59,16 @@ def _alone(field: Field, shape: Shape, entrant: Entrant) -> dict[str, float]:
             return float(times["open"])
 
         opened.append(median(rounds({"open": turn}, 3)["open"]))
+    memory = [_memory(kind, path, mode) for mode in modes]
+    return {"open": min(opened), "first": min(first), **min(memory, key=lambda found: found["resident_mb"])}
+
+
+def _memory(kind: tuple[str, ...], path: str, mode: dict[str, Any]) -> dict[str, float]:
     worker = Worker(sys.executable, *kind)
     try:
-        memory = worker.call("memory", path=path, context=CONTEXT)
+        return dict(worker.call("memory", path=path, context=CONTEXT, **mode))
     finally:
         worker.close()
-    return {"open": min(opened), "first": min(first), **memory}
 
 
 def _base(case: str, metric: str, mine: Entrant, threads: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from speed.peers import PEERS, Peer
 from speed.worker import peak_mb, pin, unpin
 
 MICRO_BATCH = 512
-SEQUENCES = 64
+ANY_SEQUENCE = -1
 
 
 class _Library:
@@ -103,9 +103,7 @@ class _Model:
 
     def cut(self, length: int) -> None:
         """Forgets what comes after, in every sequence."""
-        cache = self.library.cache(self.context)
-        for sequence in range(SEQUENCES if length == 0 else 1):
-            self.library.remove(cache, sequence, length, -1)
+        self.library.remove(self.library.cache(self.context), ANY_SEQUENCE, length, -1)
         self.length = length
 
     def logits(self) -> NDArray[np.float32]:
@@ -180,10 +178,10 @@ class Models:
         model = self.models.pop(key)
         self.library.free(model.model, model.context)
 
-    def memory(self, path: str, context: int) -> dict[str, float]:
-        """The growth of this process by opening a model (mapped, its least) and 128 tokens: as the product measures."""
+    def memory(self, path: str, context: int, mmap: bool) -> dict[str, float]:
+        """The growth of this process by opening a model and 128 tokens: as the product measures."""
         before = pss()
-        self.open("memory", path, 1, context, mmap=True)
+        self.open("memory", path, 1, context, mmap=mmap)
         self.fill("memory", 1)
         self.decode("memory", 127)
         after = pss()
