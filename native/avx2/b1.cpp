@@ -1,5 +1,5 @@
-// Binary weights: product.h for one format.
-#include "product.h"
+// Binary weights: gemv.h and product.h for one format.
+#include "gemv.h"
 
 namespace tercet {
 

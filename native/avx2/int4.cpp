@@ -1,5 +1,5 @@
-// Four-bit weights: product.h for one format.
-#include "product.h"
+// Four-bit weights: gemv.h and product.h for one format.
+#include "gemv.h"
 
 namespace tercet {
 

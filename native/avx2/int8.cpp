@@ -1,5 +1,5 @@
-// Eight-bit weights: product.h for one format.
-#include "product.h"
+// Eight-bit weights: gemv.h and product.h for one format.
+#include "gemv.h"
 
 namespace tercet {
 

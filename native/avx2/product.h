@@ -1,4 +1,4 @@
-// The packed product in AVX2, one driver for all formats: a row tile is two registers of eight rows each; its codes are
+// The packed product with several tokens in AVX2, one driver for all formats: a row tile is two registers of eight rows each; its codes are
 // unpacked once for N tokens.
 //   unsigned formats: vpmaddubsw of bytes factor*(code ^ flip) with the activations gives int16 pair sums of at most
 //     t2 2*3*127 = 762 (the invalid code 3 counted), b1 2*2*127 = 508, q4 2*15*127 = 3810: FLUSH tiles of them fit
@@ -67,6 +67,28 @@ inline __attribute__((always_inline)) void add_tiles(__m256i (&d)[N][2], const u
             for (int h = 0; h < 2; h++) d[t][h] = _mm256_add_epi32(d[t][h], widen(words[t][h]));
 }
 
+// What a group's products start from, so that they end as those with the true weights; q8 is multiplied signed.
+template <class Format>
+static inline __m256i start(int32_t sum) {
+    return _mm256_set1_epi32(Format::bits == 8 ? 0 : -Format::offset * sum);
+}
+
+// acc = fma(sx*alpha, d, acc), with a shift acc = fma(sx*gamma, S, acc), for group g of a row tile.
+static inline f32x16 scale_group(const tercet_matrix* w, int32_t tile, int32_t g, float sx, int32_t sum,
+                                 const __m256i (&d)[2], f32x16 acc) {
+    const int64_t at = ((int64_t)tile * w->groups + g) * TERCET_ROWS;
+    const f32x16 scale = f32x16::set(sx);
+    acc = fma(scale * f32x16::load(w->scale + at), f32x16{_mm256_cvtepi32_ps(d[0]), _mm256_cvtepi32_ps(d[1])}, acc);
+    if (!w->shift) return acc;
+    return fma(scale * f32x16::load(w->shift + at), f32x16::set((float)sum), acc);
+}
+
+static inline void store_rows(const tercet_matrix* w, int32_t tile, const float* bias, f32x16 acc, float* y) {
+    const int32_t row = tile * TERCET_ROWS;
+    const int lanes = w->rows - row < TERCET_ROWS ? w->rows - row : TERCET_ROWS;
+    (bias ? acc + f32x16::load(bias + row, lanes) : acc).store(y + row, lanes);
+}
+
 // One row tile with tokens token .. token+N.
 template <class Format, int N>
 void row_tile(const tercet_matrix* w, const tercet_activations* x, const float* bias, float* y, int64_t y_stride,
@@ -80,31 +102,20 @@ void row_tile(const tercet_matrix* w, const tercet_activations* x, const float* 
         const float* sx = x->scale + (int64_t)token * w->groups + g;
         const int32_t* sum = x->sum + (int64_t)token * w->groups + g;
         __m256i d[N][2];
-        for (int t = 0; t < N; t++) // q8 is multiplied signed: nothing to take off
-            d[t][0] = d[t][1] = _mm256_set1_epi32(Format::bits == 8 ? 0 : -Format::offset * sum[(int64_t)t * w->groups]);
+        for (int t = 0; t < N; t++) d[t][0] = d[t][1] = start<Format>(sum[(int64_t)t * w->groups]);
         const int32_t begin = g * group_tiles;
         const int32_t end = w->col_tiles - begin < group_tiles ? w->col_tiles : begin + group_tiles;
         for (int32_t c = begin; c < end; c += FLUSH<Format>)
             add_tiles<Format, N>(d, codes + (int64_t)c * TILE_BYTES, activations + (int64_t)c * Format::columns,
                                  x->stride, end - c < FLUSH<Format> ? end - c : FLUSH<Format>);
-        const int64_t at = ((int64_t)tile * w->groups + g) * TERCET_ROWS;
-        const f32x16 alpha = f32x16::load(w->scale + at);
-        for (int t = 0; t < N; t++) {
-            const f32x16 scale = f32x16::set(sx[(int64_t)t * w->groups]);
-            acc[t] = fma(scale * alpha, f32x16{_mm256_cvtepi32_ps(d[t][0]), _mm256_cvtepi32_ps(d[t][1])}, acc[t]);
-            if (!w->shift) continue;
-            const f32x16 gamma = f32x16::load(w->shift + at);
-            acc[t] = fma(scale * gamma, f32x16::set((float)sum[(int64_t)t * w->groups]), acc[t]);
-        }
+        for (int t = 0; t < N; t++)
+            acc[t] = scale_group(w, tile, g, sx[(int64_t)t * w->groups], sum[(int64_t)t * w->groups], d[t], acc[t]);
     }
-    const int32_t row = tile * TERCET_ROWS;
-    const int lanes = w->rows - row < TERCET_ROWS ? w->rows - row : TERCET_ROWS;
-    for (int t = 0; t < N; t++)
-        (bias ? acc[t] + f32x16::load(bias + row, lanes) : acc[t]).store(y + (token + t) * y_stride + row, lanes);
+    for (int t = 0; t < N; t++) store_rows(w, tile, bias, acc[t], y + (token + t) * y_stride);
 }
 
 template <class Format>
-TERCET_LINEAR(linear) {
+TERCET_LINEAR(tokens) {
     for (int32_t tile = tile_begin; tile < tile_end; tile++) {
         int32_t t = 0;
         for (; t + BLOCK <= x->n; t += BLOCK) row_tile<Format, BLOCK>(w, x, bias, y, y_stride, tile, t);

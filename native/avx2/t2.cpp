@@ -1,5 +1,5 @@
-// Two-bit ternary weights: product.h for one format.
-#include "product.h"
+// Two-bit ternary weights: gemv.h and product.h for one format.
+#include "gemv.h"
 
 namespace tercet {
 
