@@ -73,7 +73,7 @@ class ThreadPool {
         call_(context_, first_);
         for (int i = parallel; i < jobs; i++) call_(context_, first_ + i); // the system refused threads
         inside() = false;
-        wait_for([&] { return pending_.load(std::memory_order_acquire) == 0; }, done_, waiting_);
+        wait_for([&] { return pending_.load() == 0; }, done_, waiting_);
     }
 
     bool start_worker() {
@@ -116,6 +116,8 @@ class ThreadPool {
     static void pause() {
 #if defined(__x86_64__)
         __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("isb" ::: "memory"); // waits about as long; yield does nothing on most cores
 #endif
     }
 

@@ -63,7 +63,8 @@ void multiply_floats(const tercet_backend& b, const tercet_matrix& m, Random& ra
 
 void products(const tercet_backend& b, Random& random, Digest& digest) {
     Maker maker;
-    for (const Format& format : formats())
+    for (const Format& format : formats()) {
+        if (format.id == TERCET_T19) continue; // not every instruction set reads it in place
         for (const int group : {0, 64, 128, 1408})
             for (const bool shift : {false, true}) {
                 const int cols = group == 1408 ? 2816 : 64 * random.between(1, 9) - (group ? 0 : random.below(64));
@@ -73,6 +74,7 @@ void products(const tercet_backend& b, Random& random, Digest& digest) {
                 multiply(b, w, random, digest);
                 multiply_floats(b, w.matrix, random, digest);
             }
+    }
 }
 
 void operations(const tercet_backend& b, Random& random, Digest& digest) {
