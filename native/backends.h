@@ -5,6 +5,7 @@
 
 #include "vector_attention.h"
 #include "vector_linear.h"
+#include "vector_sampling.h"
 
 #define TERCET_LINEAR(name)                                                                                            \
     void name(const tercet_matrix* w, const tercet_activations* x, const float* bias, float* y, int64_t y_stride,      \
@@ -31,7 +32,9 @@
      attention<V>,                                                                                                     \
      activate<V>,                                                                                                      \
      gated<V>,                                                                                                         \
-     add<V>}
+     add<V>,                                                                                                           \
+     maxima<V>,                                                                                                        \
+     weights<V>}
 
 namespace tercet {
 TERCET_BACKEND(scalar)

@@ -30,6 +30,16 @@ struct f32x16 {
         memcpy(t, p, (size_t)n * 2);
         return load(t);
     }
+    static f32x16 load(const int8_t* p) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i*)p);
+        return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+    }
+    static f32x16 load(const int8_t* p, int n) {
+        int8_t t[16] = {0};
+        memcpy(t, p, (size_t)n);
+        return load(t);
+    }
     void store(float* p) const {
         _mm256_storeu_ps(p, lo);
         _mm256_storeu_ps(p + 8, hi);

@@ -20,6 +20,8 @@ struct f32x16 {
     static f32x16 load(const uint16_t* p, int n) {
         return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p))};
     }
+    static f32x16 load(const int8_t* p) { return of_bytes(_mm_loadu_si128((const __m128i*)p)); }
+    static f32x16 load(const int8_t* p, int n) { return of_bytes(_mm_maskz_loadu_epi8(first_lanes(n), p)); }
     void store(float* p) const { _mm512_storeu_ps(p, v); }
     void store(float* p, int n) const { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
     void store(uint16_t* p) const { _mm256_storeu_si256((__m256i*)p, half()); }
@@ -42,6 +44,7 @@ struct f32x16 {
     float max() const { return _mm512_reduce_max_ps(v); }
 
   private:
+    static f32x16 of_bytes(__m128i bytes) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))}; }
     __m256i half() const { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 };
 

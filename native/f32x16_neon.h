@@ -35,6 +35,17 @@ struct f32x16 {
         memcpy(t, p, (size_t)n * 2);
         return load(t);
     }
+    static f32x16 load(const int8_t* p) {
+        const int8x16_t bytes = vld1q_s8(p);
+        const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
+        return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+                 vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+    }
+    static f32x16 load(const int8_t* p, int n) {
+        int8_t t[16] = {0};
+        memcpy(t, p, (size_t)n);
+        return load(t);
+    }
     void store(float* p) const {
         for (int i = 0; i < 4; i++) vst1q_f32(p + 4 * i, v[i]);
     }

@@ -69,6 +69,10 @@ struct f32x16 {
     static f32x16 load(const uint16_t* p, int n) {
         return make([&](int i) { return i < n ? half_to_float(p[i]) : 0.0f; });
     }
+    static f32x16 load(const int8_t* p) { return load(p, 16); }
+    static f32x16 load(const int8_t* p, int n) {
+        return make([&](int i) { return i < n ? (float)p[i] : 0.0f; });
+    }
     void store(float* p) const { memcpy(p, v, sizeof v); }
     void store(float* p, int n) const { memcpy(p, v, (size_t)n * 4); }
     void store(uint16_t* p) const { store(p, 16); }

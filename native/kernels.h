@@ -15,6 +15,7 @@ extern "C" {
 
 enum { TERCET_ROWS = 16 };      // rows of a tile: one 32-bit lane each
 enum { TERCET_KEY_BLOCK = 64 }; // keys of an attention block, aligned to absolute position
+enum { TERCET_SAMPLE_CHUNK = 1024 };
 
 typedef enum {
     TERCET_T2 = 0,  // 16x16 tiles, 2-bit codes stored T+1
@@ -58,16 +59,22 @@ typedef struct {
     const int32_t* sum;  // [n][groups]
 } tercet_activations;
 
-typedef enum { TERCET_KV_F16 = 0, TERCET_KV_F32 = 1 } tercet_kv_type;
+typedef enum { TERCET_KV_F16 = 0, TERCET_KV_F32 = 1, TERCET_KV_I8 = 2 } tercet_kv_type;
 
-// The cache of one layer of one sequence, a slab for each KV head. Keys: blocks of 64 positions, each [head_dim][64],
-// so that a vector lane is a key; values: [position][head_dim], so that a lane is a dimension.
+// The cache of one layer of one sequence, in blocks of 64 positions. A KV head's part of a block: keys [head_dim][64], so
+// that a vector lane is a key; values [64][head_dim], so that a lane is a dimension; int8: then scales of the keys f32[64]
+// and of the values f32[64]. tercet_kv_block_bytes says how much that is: a multiple of 64.
 typedef struct {
-    int32_t type;      // tercet_kv_type
-    int64_t head_size; // elements between two KV heads' slabs (capacity * head_dim, capacity a multiple of 64)
-    void* keys;
-    void* values;
+    int32_t type; // tercet_kv_type
+    int64_t head_stride, block_stride; // bytes from a KV head, and from a block, to the next
+    void* blocks;                      // aligned to 64
 } tercet_kv;
+
+static inline size_t tercet_kv_block_bytes(int32_t type, int32_t head_dim) {
+    const size_t element = type == TERCET_KV_F16 ? 2 : type == TERCET_KV_F32 ? 4 : 1;
+    const size_t scales = type == TERCET_KV_I8 ? 2 * TERCET_KEY_BLOCK * sizeof(float) : 0;
+    return 2 * TERCET_KEY_BLOCK * (size_t)head_dim * element + scales;
+}
 
 typedef struct {
     int32_t heads, kv_heads, head_dim;
@@ -109,13 +116,22 @@ typedef struct {
     void (*kv_store)(const tercet_kv* kv, const float* k, const float* v, int32_t kv_heads, int32_t head_dim,
                      int64_t position);
 
-    // One query head of the token at `position`: q, out f32[head_dim]; keys 0..position are in the cache.
-    void (*attention)(const tercet_attention* a, const tercet_kv* kv, const float* q, int32_t head, int64_t position,
-                      float* out);
+    // Query heads head .. head+heads, all of one KV head, of n tokens at `position` and the n-1 positions after it, whose
+    // keys and those before are in the cache. q, out f32[n][a->heads][head_dim].
+    void (*attention)(const tercet_attention* a, const tercet_kv* kv, const float* q, float* out, int32_t n,
+                      int64_t position, int32_t head, int32_t heads);
 
     void (*activate)(int32_t activation, const float* x, int64_t n, float* y);
     void (*gated)(int32_t activation, const float* gate, const float* up, int64_t n, float* y); // act(gate) * up
     void (*add)(const float* a, const float* b, int64_t n, float* y);
+
+    // Of each chunk of TERCET_SAMPLE_CHUNK values, the highest of elements j, j+16, ...: highest f32[chunks][16], -inf
+    // where there are none.
+    void (*maxima)(const float* x, int64_t n, float* highest);
+
+    // w = exp((x - top) * factor), 0 where that is below `least`; x <= top. y f32[n] = w, may be x; sums f32[chunks] of
+    // w over chunks of TERCET_SAMPLE_CHUNK values. Either may be NULL.
+    void (*weights)(const float* x, int64_t n, float top, float factor, float least, float* y, float* sums);
 } tercet_backend;
 
 // Chosen once: the best the CPU has, or TERCET_ISA=scalar|avx2|avx512vnni|amx|neon. NULL where the name is unknown or

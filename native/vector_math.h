@@ -21,17 +21,32 @@ V power_of_two(V n) {
     return (n + V::set(0x1.8p23f + 127.0f)).shifted_left_23();
 }
 
+constexpr float EXP_LOW = -0x1.5d589ep6f; // ln(2^-126)
+
+// exp(a - n*ln 2), for the whole n nearest to a/ln 2.
+template <class V>
+V exp_of_rest(V a, V n) {
+    static const float c[] = {0x1.a1aeap-13f, 0x1.6d973ep-10f, 0x1.11084p-7f, 0x1.55548p-5f, 0x1.555556p-3f, 0x1p-1f};
+    const V r = fma(n, V::set(-0x1.7f7d1cp-20f), fma(n, V::set(-0x1.62e4p-1f), a)); // ln 2 in two parts
+    return fma(fma(r * r, polynomial(r, c, 5), r), V::set(1.0f), V::set(1.0f));
+}
+
 template <class V>
 V exp(V x) {
-    static const float c[] = {0x1.a1aeap-13f, 0x1.6d973ep-10f, 0x1.11084p-7f, 0x1.55548p-5f, 0x1.555556p-3f, 0x1p-1f};
-    const V low = V::set(-0x1.5d589ep6f), high = V::set(0x1.62e43p6f); // ln(2^-126); the first whose exp is infinite
+    const V low = V::set(EXP_LOW), high = V::set(0x1.62e43p6f); // the first whose exp is infinite
     const V round = V::set(0x1.8p23f);
     const V a = min(high, max(low, x)); // a NaN stays
     const V n = fma(a, V::set(0x1.715476p0f), round) - round;
-    const V r = fma(n, V::set(-0x1.7f7d1cp-20f), fma(n, V::set(-0x1.62e4p-1f), a)); // ln 2 in two parts
-    const V p = fma(fma(r * r, polynomial(r, c, 5), r), V::set(1.0f), V::set(1.0f));
     const V half = fma(n, V::set(0.5f), round) - round; // 2^n in two steps: n reaches 128
-    return select_less(x, low, V::zero(), p * power_of_two(half) * power_of_two(n - half));
+    return select_less(x, low, V::zero(), exp_of_rest(a, n) * power_of_two(half) * power_of_two(n - half));
+}
+
+// exp of x <= 0 in fewer steps, the same bits: 2^n needs no halves, and nothing overflows.
+template <class V>
+V exp_negative(V x) {
+    const V low = V::set(EXP_LOW), round = V::set(0x1.8p23f);
+    const V a = max(low, x), n = fma(a, V::set(0x1.715476p0f), round) - round;
+    return select_less(x, low, V::zero(), exp_of_rest(a, n) * power_of_two(n));
 }
 
 template <class V>

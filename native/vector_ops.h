@@ -30,9 +30,9 @@ void store_lanes(V v, T* p, int lanes) {
 
 constexpr int32_t EXACT_SUM = 65536; // codes whose sum a float holds exactly: 127 * 65536 < 2^24
 
-// One group of one token. Returns false where a value is not finite.
+// scale = amax/127 and factor = 127/amax of x, or both 0. Returns false where a value is not finite.
 template <class V>
-bool quantize_group(const float* x, int columns, int8_t* codes, float* scale, int32_t* sum) {
+bool group_scale(const float* x, int columns, float* scale, float* factor) {
     V largest = V::zero(), spoiled = V::zero();
     for_lanes<V>(columns, [&](int64_t i, int lanes) {
         const V v = load_lanes<V>(x + i, lanes);
@@ -43,7 +43,16 @@ bool quantize_group(const float* x, int columns, int8_t* codes, float* scale, in
     const float amax = largest.max(), inverse = 127.0f / amax;
     const bool zero = !(inverse <= 3.40282347e38f); // amax is 0, or so small that 127/amax overflows
     *scale = zero ? 0.0f : amax / 127.0f;
-    const V factor = V::set(zero ? 0.0f : inverse), round = V::set(0x1.8p23f);
+    *factor = zero ? 0.0f : inverse;
+    return true;
+}
+
+// One group of one token. Returns false where a value is not finite.
+template <class V>
+bool quantize_group(const float* x, int columns, int8_t* codes, float* scale, int32_t* sum) {
+    float multiplier;
+    if (!group_scale<V>(x, columns, scale, &multiplier)) return false;
+    const V factor = V::set(multiplier), round = V::set(0x1.8p23f);
     *sum = 0;
     for (int32_t begin = 0; begin < columns; begin += EXACT_SUM) {
         V total = V::zero();

@@ -13,6 +13,7 @@ namespace tercet {
 namespace {
 
 const int64_t FORK_WORK = 1 << 16; // multiply-adds below which waking other threads costs more than it saves
+const int UNIT_QUERIES = 48;       // of an attention unit: what the kernels take at once
 
 bool all_finite(const float* values, int64_t n) {
     bool ok = true;
@@ -39,7 +40,6 @@ Engine::Engine(const ProgramSpec& spec, const EngineOptions& chosen)
     auto shape = std::make_shared<CacheShape>();
     shape->type = options.kv;
     shape->context = options.context;
-    shape->capacity = (options.context + TERCET_KEY_BLOCK - 1) / TERCET_KEY_BLOCK * TERCET_KEY_BLOCK;
     shape->layers = plan->layers;
     cache = std::move(shape);
 
@@ -62,6 +62,9 @@ Engine::Engine(const ProgramSpec& spec, const EngineOptions& chosen)
         sin.emplace_back(chunk * rope.inv_freq.size());
     }
     rows.reserve(chunk);
+    size_t heads = 0;
+    for (const Phase& phase : plan->phases) heads = std::max(heads, static_cast<size_t>(phase.attention.heads));
+    units.reserve(chunk * heads);
 }
 
 // Jobs are taken as threads come free, so that one the system holds up does not hold up the rest.
@@ -240,25 +243,50 @@ void Engine::run_linear_tiles(const Phase& phase, int begin, int end, float* log
 
 // ---- attention ----
 
+// A unit is a KV head's queries of neighbouring tokens of one sequence: they share its keys and values.
 void Engine::run_attention(const Phase& phase) {
-    const int n = static_cast<int>(rows.size()), heads = phase.attention.heads, dim = phase.attention.head_dim;
+    const tercet_attention& shape = phase.attention;
     int64_t keys = 0;
     for (const Row& row : rows) keys += row.position + 1;
-    const int units = n * heads;
-    const bool alone = options.threads == 1 || keys * heads * dim < FORK_WORK;
-    const int jobs = alone ? 1 : std::min(units, options.threads * (n == 1 ? 1 : 4));
-    fork_join(jobs, [&](int job) {
-        // Head by head, so that one KV head's keys stay in cache for the tokens of a chunk.
-        const int begin = static_cast<int>(static_cast<int64_t>(units) * job / jobs);
-        const int end = static_cast<int>(static_cast<int64_t>(units) * (job + 1) / jobs);
-        for (int unit = begin; unit < end; ++unit) {
-            const int head = unit / n, r = unit % n;
-            const Row& row = rows[static_cast<size_t>(r)];
-            options.backend->attention(&phase.attention, &row.sequence->layer(phase.layer),
-                                       data(phase.q, r) + static_cast<int64_t>(head) * dim, head, row.position,
-                                       data(phase.out, r) + static_cast<int64_t>(head) * dim);
+    const bool alone = options.threads == 1 || keys * shape.heads * shape.head_dim < FORK_WORK;
+    deal_attention(shape, alone ? 1 : options.threads);
+    const auto attend = [&](int job) {
+        const Unit& unit = units[static_cast<size_t>(job)];
+        const Row& row = rows[static_cast<size_t>(unit.row)];
+        options.backend->attention(&shape, &row.sequence->layer(phase.layer), data(phase.q, unit.row),
+                                   data(phase.out, unit.row), unit.tokens, row.position, unit.head, unit.heads);
+    };
+    const int jobs = static_cast<int>(units.size());
+    if (!alone) return fork_join(jobs, attend);
+    for (int job = 0; job < jobs; ++job) attend(job);
+}
+
+// Whether row r is the next token of the sequence of the row before it.
+bool Engine::follows(int r) const {
+    const Row &row = rows[static_cast<size_t>(r)], &last = rows[static_cast<size_t>(r) - 1];
+    return row.sequence == last.sequence && row.position == last.position + 1;
+}
+
+// KV head by KV head, so that its keys stay in cache. One token's queries are also cut where a thread's share ends, so
+// that an odd number of KV heads leaves no thread idle.
+void Engine::deal_attention(const tercet_attention& shape, int threads) {
+    const int n = static_cast<int>(rows.size()), group = shape.heads / shape.kv_heads;
+    const int block = std::max(1, UNIT_QUERIES / group);
+    units.clear();
+    for (int head = 0; head < shape.heads;) {
+        int end = head / group * group + group;
+        for (int t = 1; n == 1 && t < threads; ++t) {
+            const int cut = shape.heads * t / threads;
+            if (cut > head && cut < end) end = cut;
         }
-    });
+        for (int r = 0; r < n;) {
+            int next = r + 1;
+            while (next < n && next - r < block && follows(next)) ++next;
+            units.push_back({r, next - r, head, end - head});
+            r = next;
+        }
+        head = end;
+    }
 }
 
 void Engine::select(const Phase& phase) {

@@ -52,6 +52,9 @@ private:
         int32_t id;
         bool wanted;
     };
+    struct Unit { // queries of one KV head that one thread computes
+        int row, tokens, head, heads;
+    };
     struct Area { // int8 activations of a chunk
         std::vector<int8_t> codes;
         std::vector<float> scale;
@@ -66,6 +69,8 @@ private:
     void run_linears(const Phase& phase, float* logits);
     void run_linear_tiles(const Phase& phase, int begin, int end, float* logits);
     void run_attention(const Phase& phase);
+    bool follows(int r) const;
+    void deal_attention(const tercet_attention& shape, int threads);
     void select(const Phase& phase);
     template <class Job> void fork_join(int jobs, const Job& job);
 
@@ -84,6 +89,7 @@ private:
     std::vector<Area> areas;
     std::vector<std::vector<float>> cos, sin; // of each rope: [chunk][rotary_dim / 2]
     std::vector<Row> rows;                    // of the chunk
+    std::vector<Unit> units;                  // of the attention at hand
     std::atomic<const std::string*> not_finite{nullptr};
 };
 

@@ -1,13 +1,19 @@
 // From logits to the next token, the same token on every machine: own exp, own random numbers, ties to the lower id.
 //
 // In transformers' order: repetition penalty, temperature, top-k, top-p, min-p. Each of the three filters keeps a prefix
-// of the tokens sorted by (score descending, id ascending).
+// of the tokens sorted by (score descending, id ascending). A token's weight is exp((score - best) * f32(1/temperature))
+// in float32; the draw walks the kept tokens in sorted order where top-k or top-p is on, else in the order of ids.
+//
+// A large vocabulary is read two or three times by vector kernels and never sorted: its tokens are looked at one by one
+// only where a part of a chunk holds a score high enough to matter.
 #ifndef TERCET_ENGINE_SAMPLING_H
 #define TERCET_ENGINE_SAMPLING_H
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "kernels.h"
 
 namespace tercet {
 
@@ -22,32 +28,37 @@ struct SamplingOptions {
 
 class Sampler {
 public:
-    Sampler(const SamplingOptions& options, int32_t vocab);
+    Sampler(const SamplingOptions& options, int32_t vocab, const tercet_backend& kernels);
 
-    void accept(int32_t id) { seen[static_cast<size_t>(id)] = 1; } // counts for the repetition penalty
-    int32_t sample(const float* logits);                           // f32[vocab], finite
+    void accept(int32_t id);             // counts for the repetition penalty
+    int32_t sample(const float* logits); // f32[vocab], finite
     int32_t vocab() const { return static_cast<int32_t>(seen.size()); }
 
 private:
     struct Candidate {
-        float score;
+        float score, weight;
         int32_t id;
-        double weight; // exp((score - best) / temperature)
     };
 
-    void keep_top_k();
-    void keep_top_p();
+    const float* penalized(const float* logits);
+    int32_t best_of(const float* scores) const;
+    int32_t draw_from_all(const float* scores, int32_t best);
+    int32_t draw_from_best(const float* scores, int32_t best);
+    void gather(const float* scores, size_t count);
+    void weigh(float top);
+    void keep_nucleus(const float* scores, float top);
+    bool cut(double wanted);
     double uniform(); // [0, 1)
 
     SamplingOptions options;
+    const tercet_backend& kernels;
+    float factor; // 1/temperature
     uint64_t state;
     std::vector<uint8_t> seen;
-    std::vector<float> scores;
+    std::vector<int32_t> seen_ids; // with a penalty: those that are set in `seen`
+    std::vector<float> scores, highest, order, sums, packed;
     std::vector<Candidate> candidates;
 };
-
-// e^x for x <= 0, without libm; 0 below -700.
-double exp_negative(double x);
 
 } // namespace tercet
 #endif

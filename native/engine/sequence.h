@@ -1,4 +1,5 @@
-// One sequence's keys and values, laid out as tercet_kv says, in address space reserved for the whole context.
+// One sequence's keys and values, in address space reserved for the whole context: blocks of 64 positions one after the
+// other, each with all layers' and heads' parts as tercet_kv says.
 //
 // Pages are touched as positions are written, so memory grows with use; a rewind keeps them for what comes next.
 #ifndef TERCET_ENGINE_SEQUENCE_H
@@ -13,12 +14,10 @@ namespace tercet {
 
 struct CacheShape {
     tercet_kv_type type = TERCET_KV_F16;
-    int64_t context = 0;  // positions a sequence may hold
-    int64_t capacity = 0; // the same, rounded up to whole key blocks
+    int64_t context = 0; // positions a sequence may hold
     std::vector<LayerShape> layers;
 
-    size_t element() const { return type == TERCET_KV_F16 ? 2 : 4; }
-    size_t position_bytes() const; // of all layers
+    size_t block_bytes() const; // 64 positions of all layers
 };
 
 class Sequence {

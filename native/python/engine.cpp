@@ -36,6 +36,8 @@ const std::map<std::string, int> KINDS = {
 };
 const std::map<std::string, int> FUNCTIONS = {
     {"silu", TERCET_SILU}, {"gelu", TERCET_GELU}, {"gelu_tanh", TERCET_GELU_TANH}};
+const std::map<std::string, int> KV_TYPES = {
+    {"float16", TERCET_KV_F16}, {"float32", TERCET_KV_F32}, {"int8", TERCET_KV_I8}};
 
 // A program under construction, and the arrays its matrices point into.
 struct Builder {
@@ -87,17 +89,22 @@ struct PyEngine {
     PyEngine(const Builder& builder, const EngineOptions& options) : kept(builder.kept), engine(builder.spec, options) {}
 };
 
-EngineOptions options_of(const std::string& isa, int threads, int chunk, bool quantize, bool kv_float32, int64_t context) {
-    EngineOptions options;
+const tercet_backend& backend_of(const std::string& isa) {
     try {
-        options.backend = python::backend(isa);
+        return *python::backend(isa);
     } catch (const std::invalid_argument& error) {
         throw EngineError(error.what());
     }
+}
+
+EngineOptions options_of(const std::string& isa, int threads, int chunk, bool quantize, const std::string& kv,
+                         int64_t context) {
+    EngineOptions options;
+    options.backend = &backend_of(isa);
     options.threads = threads;
     options.chunk = chunk;
     options.quantize = quantize;
-    options.kv = kv_float32 ? TERCET_KV_F32 : TERCET_KV_F16;
+    options.kv = static_cast<tercet_kv_type>(kind_of(kv, KV_TYPES));
     options.context = context;
     return options;
 }
@@ -152,10 +159,10 @@ void bind_engine(nb::module_& module) {
         .def(
             "__init__",
             [](PyEngine* self, const Builder& builder, const std::string& isa, int threads, int chunk, bool quantize,
-               bool kv_float32, int64_t context) {
-                new (self) PyEngine(builder, options_of(isa, threads, chunk, quantize, kv_float32, context));
+               const std::string& kv, int64_t context) {
+                new (self) PyEngine(builder, options_of(isa, threads, chunk, quantize, kv, context));
             },
-            "builder"_a, "isa"_a, "threads"_a, "chunk"_a, "quantize"_a, "kv_float32"_a, "context"_a)
+            "builder"_a, "isa"_a, "threads"_a, "chunk"_a, "quantize"_a, "kv"_a, "context"_a)
         .def_prop_ro("isa", [](const PyEngine& self) { return self.engine.isa(); })
         .def("sequence", [](PyEngine& self) { return self.engine.sequence(); })
         .def("rewind",
@@ -176,11 +183,12 @@ void bind_engine(nb::module_& module) {
         .def(
             "__init__",
             [](Sampler* self, int32_t vocab, float temperature, int32_t top_k, float top_p, float min_p,
-               float repetition_penalty, uint64_t seed) {
+               float repetition_penalty, uint64_t seed, const std::string& isa) {
                 if (vocab < 1) throw EngineError("a sampler needs a vocabulary");
-                new (self) Sampler({temperature, top_k, top_p, min_p, repetition_penalty, seed}, vocab);
+                new (self) Sampler({temperature, top_k, top_p, min_p, repetition_penalty, seed}, vocab, backend_of(isa));
             },
-            "vocab"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "repetition_penalty"_a, "seed"_a)
+            "vocab"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "repetition_penalty"_a, "seed"_a,
+            "isa"_a = "")
         .def("accept",
              [](Sampler& self, Ids ids) {
                  for (size_t i = 0; i < ids.size(); ++i) {

@@ -57,8 +57,10 @@ auto rope(const std::string& isa, Floats<2> x, Floats<1> cos, Floats<1> sin) {
     return y;
 }
 
-// Causal attention of a whole sequence through a fresh cache: all keys are stored, then each token attends.
-auto attention(const std::string& isa, Floats<3> q, Floats<3> k, Floats<3> v, int64_t window, float scale, bool half) {
+// Causal attention of a whole sequence through a fresh cache: all keys are stored, then the tokens attend, `at_once`
+// together and `split` query heads of a KV head together (0: all).
+auto attention(const std::string& isa, Floats<3> q, Floats<3> k, Floats<3> v, int64_t window, float scale, int type,
+               int64_t at_once, int64_t split) {
     check_size(q);
     check_size(k);
     const size_t tokens = q.shape(0), heads = q.shape(1), kv_heads = k.shape(1), dim = q.shape(2);
@@ -66,19 +68,25 @@ auto attention(const std::string& isa, Floats<3> q, Floats<3> k, Floats<3> v, in
     for (size_t i = 0; i < 3; i++) require(v.shape(i) == k.shape(i), "attention: k and v differ in shape");
     require(dim >= 1 && kv_heads >= 1 && heads >= 1 && heads % kv_heads == 0, "attention: kv_heads must divide heads");
     require(window >= 0 && window <= INT32_MAX, "attention: window out of range");
+    require(type >= TERCET_KV_F16 && type <= TERCET_KV_I8, "attention: unknown cache type");
+    require(at_once >= 1 && split >= 0, "attention: at_once or split out of range");
     const tercet_backend* b = backend(isa);
-    const size_t slab = (tokens + TERCET_KEY_BLOCK - 1) / TERCET_KEY_BLOCK * TERCET_KEY_BLOCK * dim;
-    std::vector<float> keys(slab * kv_heads), values(slab * kv_heads);
-    const tercet_kv kv{half ? TERCET_KV_F16 : TERCET_KV_F32, (int64_t)slab, keys.data(), values.data()};
+    const size_t block = tercet_kv_block_bytes(type, (int32_t)dim), blocks = (tokens + TERCET_KEY_BLOCK - 1) / TERCET_KEY_BLOCK;
+    std::vector<char> memory(block * kv_heads * blocks + 64);
+    char* aligned = memory.data() + (64 - (uintptr_t)memory.data() % 64) % 64;
+    const tercet_kv kv{type, (int64_t)block, (int64_t)(block * kv_heads), aligned};
     const tercet_attention a{(int32_t)heads, (int32_t)kv_heads, (int32_t)dim, (int32_t)window, scale};
     for (size_t t = 0; t < tokens; t++)
         b->kv_store(&kv, k.data() + t * kv_heads * dim, v.data() + t * kv_heads * dim, (int32_t)kv_heads, (int32_t)dim,
                     (int64_t)t);
     auto y = like(q);
-    for (size_t t = 0; t < tokens; t++)
-        for (size_t h = 0; h < heads; h++) {
-            const size_t at = (t * heads + h) * dim;
-            b->attention(&a, &kv, q.data() + at, (int32_t)h, (int64_t)t, y.data() + at);
+    const size_t group = heads / kv_heads, part = split ? (size_t)split : group;
+    for (size_t t = 0; t < tokens; t += (size_t)at_once)
+        for (size_t h = 0; h < heads;) {
+            const size_t n = std::min((size_t)at_once, tokens - t), count = std::min(part, group - h % group);
+            b->attention(&a, &kv, q.data() + t * heads * dim, y.data() + t * heads * dim, (int32_t)n, (int64_t)t,
+                         (int32_t)h, (int32_t)count);
+            h += count;
         }
     return y;
 }

@@ -65,18 +65,19 @@ def test_same_for_threads_and_chunks(family: str, threads: int, chunk: int) -> N
     assert np.array_equal(last[0], _expected(family)[-1])
 
 
-@pytest.mark.parametrize("kv", ["float16", "float32"])
+@pytest.mark.parametrize("kv", ["float16", "int8", "float32"])
 @pytest.mark.parametrize("isa", kernels.backends())
 def test_same_for_either_cache_type(kv: str, isa: str) -> None:
     assert np.array_equal(_engine(isa=isa, kv=kv, threads=2).logits(_ids()), _expected(kv=kv))
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral"])  # full attention, and a window of 8
+@pytest.mark.parametrize("kv", ["float16", "int8"])
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
-def test_same_for_every_cache_history(family: str, data: st.DataObject) -> None:
+@settings(max_examples=25, deadline=None)
+def test_same_for_every_cache_history(family: str, kv: str, data: st.DataObject) -> None:
     """Steps of any size, rewinds and forks, wrong turns taken back: every logit is as in one pass."""
-    engine, expected, ids = _engine(family, threads=2, chunk=16), _expected(family), _ids()
+    engine, expected, ids = _engine(family, threads=2, chunk=16, kv=kv), _expected(family, kv=kv), _ids()
     sequence = engine.new_sequence()
     for _ in range(data.draw(st.integers(1, 6))):
         if len(sequence) and data.draw(st.booleans(), "rewind"):

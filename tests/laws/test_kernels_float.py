@@ -17,6 +17,7 @@ from tercet.packing import pack
 
 F32 = NDArray[np.float32]
 SIZES = (1, 2, 7, 15, 16, 17, 31, 33, 64, 100, 576)
+KV = {"float16": 0, "float32": 1, "int8": 2}
 FUNCTIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
 
 
@@ -81,22 +82,41 @@ def test_add(n: int) -> None:
     assert same_bits(everywhere(lambda isa: _native.add(isa, a, b)), a + b)
 
 
-@settings(max_examples=30, deadline=None)
+def in_int8(x: F32) -> F32:
+    codes, scale, _ = reference.quantize_activations(x.reshape(-1, x.shape[-1]), x.shape[-1])
+    return (codes * scale).reshape(x.shape)
+
+
+STORED: dict[str, Callable[[F32], F32]] = {
+    "float16": lambda x: x.astype(np.float16).astype(np.float32),
+    "float32": lambda x: x,
+    "int8": in_int8,
+}
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     tokens=st.integers(1, 140),
     dim=st.sampled_from([8, 16, 20, 64, 80, 128]),
-    shape=st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3)]),
+    shape=st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3), (7, 1), (50, 1)]),
     window=st.sampled_from([0, 1, 5, 64, 100]),
-    half=st.booleans(),
+    kv=st.sampled_from(["float16", "float32", "int8"]),
+    at_once=st.sampled_from([2, 3, 17, 64, 200]),
+    split=st.integers(0, 3),
     seed=st.integers(0, 2**32),
 )
-def test_attention(tokens: int, dim: int, shape: tuple[int, int], window: int, half: bool, seed: int) -> None:
+def test_attention(
+    tokens: int, dim: int, shape: tuple[int, int], window: int, kv: str, at_once: int, split: int, seed: int
+) -> None:
     heads, kv_heads = shape
     q, k, v = (random(tokens, h, dim, seed=seed + i) for i, h in enumerate((heads, kv_heads, kv_heads)))
     scale = 0.7
-    got = everywhere(lambda isa: _native.attention(isa, q, k, v, window, scale, half))
-    if half:
-        k, v = k.astype(np.float16).astype(np.float32), v.astype(np.float16).astype(np.float32)
+    got = everywhere(lambda isa: _native.attention(isa, q, k, v, window, scale, KV[kv], 1, 1))
+    for isa in kernels.backends():  # nor does it matter which queries are computed together
+        assert same_bits(_native.attention(isa, q, k, v, window, scale, KV[kv], at_once, split), got)
+    stored = STORED[kv]
+    everything = (k, v)
+    k, v = stored(k), stored(v)
     k, v = (np.repeat(a, heads // kv_heads, axis=1).astype(np.float64) for a in (k, v))
     scores = np.einsum("qhd,khd->hqk", q.astype(np.float64), k) * scale
     distance = np.arange(tokens)[:, None] - np.arange(tokens)
@@ -106,8 +126,8 @@ def test_attention(tokens: int, dim: int, shape: tuple[int, int], window: int, h
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-5)
     seen = int(np.random.default_rng(seed).integers(1, tokens + 1))  # later keys in the cache change nothing
     for isa in kernels.backends():
-        kv = [np.ascontiguousarray(a[:seen, :: heads // kv_heads], np.float32) for a in (k, v)]
-        alone = _native.attention(isa, q[:seen], *kv, window, scale, half)
+        first = [np.ascontiguousarray(a[:seen]) for a in everything]
+        alone = _native.attention(isa, q[:seen], *first, window, scale, KV[kv], seen, 0)
         assert same_bits(alone, got[:seen])
 
 
@@ -126,7 +146,7 @@ def test_every_half_is_read_exactly_and_floats_round_to_even() -> None:
     with np.errstate(over="ignore"):
         expected = values.astype(np.float16).astype(np.float32)
     for isa in kernels.backends():  # a sequence of one token returns its value, stored as a half
-        got = np.stack([_native.attention(isa, one, one, value[None], 0, 1.0, True)[0] for value in values])
+        got = np.stack([_native.attention(isa, one, one, value[None], 0, 1.0, 0, 1, 1)[0] for value in values])
         assert np.array_equal(got, expected), isa
 
 

@@ -196,6 +196,13 @@ def test_cache_memory_is_what_was_written(engine: Engine) -> None:
     assert engine.kv_bytes == 0
 
 
+def test_an_int8_cache_takes_a_byte_a_value_and_two_scales_a_head() -> None:
+    engine = Engine(PROGRAM, TENSORS, kv="int8", context=64)
+    sequence = engine.new_sequence()
+    engine.step([(sequence, [1])])
+    assert sequence.kv_bytes == 64 * 2 * 2 * (2 * 16 + 2 * 4)  # layers, KV heads; key and value of 16, a float32 each
+
+
 def test_several_threads_share_an_engine(engine: Engine) -> None:
     texts = [np.roll(np.arange(100, 160), i) for i in range(6)]
     expected = [engine.logits(text) for text in texts]

@@ -1,4 +1,4 @@
-"""Sampling against a plain numpy reference in float64, random numbers included."""
+"""Sampling against a plain numpy reference in float64, random numbers included, on every instruction set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tercet import _native
+from tercet import _native, kernels
 from tercet.errors import EngineError
 from tercet.runtime import Sampling
 
@@ -27,27 +27,31 @@ def _uniform(seed: int, draw: int) -> float:
 
 
 def _reference(logits: NDArray[np.float32], s: Sampling, seen: set[int], draw: int) -> tuple[int, float]:
-    """The token, and how far the random number was from choosing another (in probability)."""
+    """The token, and how far the weights and the random number were from choosing another (in probability)."""
     scores = logits.copy()
     penalty = np.float32(s.repetition_penalty)
     for i in seen:
         scores[i] = scores[i] / penalty if scores[i] > 0 else scores[i] * penalty
     if s.temperature == 0:
         return int(scores.argmax()), 1.0
-    order = np.lexsort((np.arange(VOCAB), -scores))
+    vocab = len(logits)
+    order = np.lexsort((np.arange(vocab), -scores))
     if s.top_k:
         order = order[: s.top_k]
+    margin = 1.0
     weights = np.exp((scores.astype(np.float64) - scores.max()) / np.float32(s.temperature))
     shares = weights[order] / weights[order].sum()
     if s.top_p < 1:
         before = np.cumsum(shares) - shares
+        margin = np.abs(before[1:] - np.float32(s.top_p)).min(initial=1.0)
         order = order[before < np.float32(s.top_p)]
+    margin = min(margin, np.abs(weights[order] - np.float32(s.min_p))[1:].min(initial=1.0)) if s.min_p < 1 else margin
     order = order[weights[order] >= np.float32(s.min_p)]
-    if not 0 < s.top_k < VOCAB and s.top_p == 1:  # nothing asked for an order
+    if not 0 < s.top_k < vocab and s.top_p == 1:  # nothing asked for an order
         order = np.sort(order)
     edges = np.cumsum(weights[order]) / weights[order].sum()
     u = _uniform(s.seed, draw)
-    return int(order[np.searchsorted(edges, u, side="right")]), float(np.abs(edges - u).min())
+    return int(order[np.searchsorted(edges, u, side="right")]), min(margin, float(np.abs(edges - u).min()))
 
 
 SETTINGS = st.builds(
@@ -61,20 +65,33 @@ SETTINGS = st.builds(
 )
 
 
-@given(SETTINGS, st.integers(0, 1000))
+@given(SETTINGS, st.integers(0, 1000), st.sampled_from([1, 15, 500, 1024, 3000]))
 @settings(max_examples=200, deadline=None)
-def test_same_tokens_as_the_reference(sampling: Sampling, case: int) -> None:
+def test_same_tokens_as_the_reference(sampling: Sampling, case: int, vocab: int) -> None:
     rng = np.random.default_rng(case)
-    sampler, seen = sampling.sampler(VOCAB), set(rng.integers(0, VOCAB, 20).tolist())
-    sampler.accept(np.array(sorted(seen), np.int32))
+    seen = set(rng.integers(0, vocab, 20).tolist())
+    samplers = [sampling.sampler(vocab, isa=isa) for isa in kernels.backends()]
+    for sampler in samplers:
+        sampler.accept(np.array(sorted(seen), np.int32))
     for draw in range(4):
-        logits = rng.standard_normal(VOCAB).astype(np.float32) * np.float32(rng.choice([0.5, 3, 20]))
-        logits[rng.integers(0, VOCAB, 50)] = logits.max()  # ties at the top
+        logits = rng.standard_normal(vocab).astype(np.float32) * np.float32(rng.choice([0.5, 3, 20]))
+        logits[rng.integers(0, vocab, 50)] = logits.max()  # ties at the top
         expected, margin = _reference(logits, sampling, seen, draw)
-        token = sampler.sample(logits)
-        assert token == expected or margin < 1e-9
+        token, *others = (sampler.sample(logits) for sampler in samplers)
+        assert all(other == token for other in others)
+        assert token == expected or margin < 1e-5
         seen.add(token)
-        sampler.accept(np.array([token], np.int32))
+        for sampler in samplers:
+            sampler.accept(np.array([token], np.int32))
+
+
+def test_a_flat_distribution_is_sorted_as_far_as_top_p_needs() -> None:
+    logits = np.random.default_rng(3).standard_normal(40_000).astype(np.float32) * np.float32(0.01)
+    sampling = Sampling(temperature=1, top_p=0.9, seed=5)
+    sampler = sampling.sampler(40_000)
+    for draw in range(5):
+        expected, margin = _reference(logits, sampling, set(), draw)
+        assert sampler.sample(logits) == expected or margin < 1e-7
 
 
 def test_ties_go_to_the_lower_id() -> None:

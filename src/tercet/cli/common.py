@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -17,12 +17,17 @@ from rich.table import Table
 
 from tercet.errors import TercetError
 
-__all__ = ["AsJson", "Commands", "Threads", "emit", "progress_bar", "render", "typer"]
+__all__ = ["AsJson", "Commands", "Kv", "Threads", "emit", "progress_bar", "render", "typer"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", min=1, max=1024, help="Threads; as many as this process may use CPUs if absent."),
+]
+
+Kv = Annotated[
+    Literal["float16", "int8", "float32"],
+    typer.Option("--kv", help="The KV cache's type: float16, or int8 in half the memory."),
 ]
 
 INTERRUPTED = {

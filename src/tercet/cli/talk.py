@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tercet.cli.common import AsJson, Threads, emit, typer
+from tercet.cli.common import AsJson, Kv, Threads, emit, typer
 from tercet.errors import EngineError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def generate(
     seed: Seed = 0,
     stop: Stop = None,
     speculate: Speculate = True,
+    kv: Kv = "float16",
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +53,7 @@ def generate(
 
     sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
     text = sys.stdin.read() if prompt == "-" else prompt
-    engine, tokenizer = Engine.open(folder, threads=threads), Tokenizer.open(folder)
+    engine, tokenizer = Engine.open(folder, threads=threads, kv=kv), Tokenizer.open(folder)
     ids = tokenizer.encode(text)
     if not ids:
         raise typer.BadParameter("the prompt is empty; give some text to go on from")
@@ -74,6 +75,7 @@ def chat(
     seed: Seed = 0,
     stop: Stop = None,
     speculate: Speculate = True,
+    kv: Kv = "float16",
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -84,7 +86,7 @@ def chat(
     from tercet.runtime import Engine, Tokenizer
 
     sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
-    engine, tokenizer = Engine.open(folder, threads=threads), Tokenizer.open(folder)
+    engine, tokenizer = Engine.open(folder, threads=threads, kv=kv), Tokenizer.open(folder)
     messages = [{"role": "system", "content": system}] if system else []
     sequence = engine.new_sequence()  # what earlier turns computed is not computed again
     for line in _lines():

@@ -32,7 +32,9 @@ from tercet.runtime.prompt_cache import Kept, PromptCache, common
 from tercet.runtime.sampling import Sampling
 from tercet.runtime.speculation import Pace
 
-__all__ = ["Engine", "Sequence"]
+__all__ = ["Engine", "Kv", "Sequence"]
+
+Kv = Literal["float16", "int8", "float32"]
 
 CHUNK = 128  # tokens computed at once in a prefill
 PROMPT_CACHE_BYTES = 256 << 20
@@ -94,7 +96,7 @@ class Engine:
         threads: int | None = None,
         isa: str | None = None,
         activations: Literal["int8", "float32"] = "int8",
-        kv: Literal["float16", "float32"] = "float16",
+        kv: Kv = "float16",
         context: int | None = None,
         chunk: int = CHUNK,
         prompt_cache_bytes: int = PROMPT_CACHE_BYTES,
@@ -105,7 +107,7 @@ class Engine:
             threads: default: the CPUs this process may use.
             isa: "scalar", "avx2" ...; default: the best this CPU has, or TERCET_ISA.
             activations: "float32" runs every linear on float activations: the check of the packed kernels.
-            kv: type of the KV cache.
+            kv: type of the KV cache; "int8" has a scale for each token and KV head, and half of float16's bytes.
             context: default: the program's. Memory grows with use, not with this.
             chunk: tokens computed at once; changes speed and scratch memory, no result.
             prompt_cache_bytes: most bytes of keys and values that finished generations leave for later prompts that
@@ -114,8 +116,8 @@ class Engine:
         Raises EngineError: an option out of range, an unknown instruction set; ModelError: a missing or misshapen
         weight.
         """
-        if activations not in ("int8", "float32") or kv not in ("float16", "float32"):
-            raise EngineError(f"activations {activations!r}, kv {kv!r}; use int8 or float32, float16 or float32")
+        if activations not in ("int8", "float32") or kv not in ("float16", "int8", "float32"):
+            raise EngineError(f"activations {activations!r}, kv {kv!r}; use int8 or float32; float16, int8 or float32")
         self.artifact: Artifact | None = None
         self.program = program
         self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
@@ -126,7 +128,7 @@ class Engine:
             threads=self.threads,
             chunk=chunk,
             quantize=activations == "int8",
-            kv_float32=kv == "float32",
+            kv=kv,
             context=self.context,
         )
         self.isa: str = self._native.isa
@@ -143,7 +145,7 @@ class Engine:
         threads: int | None = None,
         isa: str | None = None,
         activations: Literal["int8", "float32"] = "int8",
-        kv: Literal["float16", "float32"] = "float16",
+        kv: Kv = "float16",
         context: int | None = None,
         check: bool = False,
         copy: bool = False,
