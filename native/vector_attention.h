@@ -209,7 +209,7 @@ void soften(Queries& s, const float* key_scale, const float* value_scale, float 
 
 // One block for all queries. Many of them: keys and values are converted to float first, a slice at a time.
 template <class V, class T>
-void attend_block(const tercet_attention* a, const KvBlock<T>& block, const T* ahead, Queries& s) {
+void attend_block(const tercet_attention* a, const KvBlock<V, T>& block, const T* ahead, Queries& s) {
     constexpr bool int8 = sizeof(T) == 1;
     const int32_t dim = a->head_dim;
     const float *key_scale = int8 ? block.key_scale : nullptr, *value_scale = int8 ? block.value_scale : nullptr;
@@ -255,7 +255,7 @@ void attend(const tercet_attention* a, const tercet_kv* kv, int32_t kv_head, Que
             s.begin[i] = begin < 0 ? 0 : begin < TERCET_KEY_BLOCK ? (int)begin : TERCET_KEY_BLOCK;
             s.end[i] = end < 0 ? 0 : end < TERCET_KEY_BLOCK ? (int)end : TERCET_KEY_BLOCK;
         }
-        const KvBlock<T> block(kv, a->head_dim, kv_head, index);
+        const KvBlock<V, T> block(kv, a->head_dim, kv_head, index);
         attend_block<V, T>(a, block, (const T*)((const char*)block.keys + kv->block_stride), s);
     }
     for (int i = 0; i < s.count; i++)

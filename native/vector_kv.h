@@ -9,7 +9,7 @@
 namespace tercet {
 
 // 64 positions of one KV head. Keys [head_dim][64]: a lane is a key; values [64][head_dim]: a lane is a dimension.
-template <class T>
+template <class V, class T> // V: so that no instruction set shares another's functions
 struct KvBlock {
     T *keys, *values;
     float *key_scale, *value_scale; // [64], of int8 only
@@ -39,7 +39,7 @@ void store_kv(const tercet_kv* kv, const float* k, const float* v, int32_t kv_he
               int64_t position) {
     const int64_t at = position % TERCET_KEY_BLOCK;
     for (int32_t h = 0; h < kv_heads; h++, k += head_dim, v += head_dim) {
-        const KvBlock<T> block(kv, head_dim, h, position / TERCET_KEY_BLOCK);
+        const KvBlock<V, T> block(kv, head_dim, h, position / TERCET_KEY_BLOCK);
         T lane[16];
         const float key_scale = stored_lanes<V, T>(k, head_dim, [&](int64_t i, int lanes, V x) {
             x.store(lane);

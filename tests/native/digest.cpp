@@ -2,6 +2,8 @@
 // here, and so must machines: run it on each and compare what is printed.
 #include "digest.h"
 
+#include <algorithm>
+
 #include "engine/rope.h"
 #include "engine/sampling.h"
 #include "weights.h"
@@ -105,30 +107,36 @@ void operations(const tercet_backend& b, Random& random, Digest& digest) {
 // Four heads of two KV heads, rotated, stored and attended to, with and without a window.
 void attention(const tercet_backend& b, Random& random, Digest& digest) {
     for (const int dim : {8, 40, 64, 80, 128})
-        for (const tercet_kv_type type : {TERCET_KV_F16, TERCET_KV_F32}) {
+        for (const tercet_kv_type type : {TERCET_KV_F16, TERCET_KV_F32, TERCET_KV_I8}) {
             const int positions = 192;
-            std::vector<uint8_t> keys((size_t)(2 * positions * dim * 4)), values(keys.size());
-            const tercet_kv kv = {type, positions * dim, keys.data(), values.data()};
+            const size_t block = tercet_kv_block_bytes(type, dim);
+            std::vector<float> cache(2 * block * (positions / TERCET_KEY_BLOCK) / 4);
+            const tercet_kv kv = {type, (int64_t)block, (int64_t)(2 * block), cache.data()};
             const tercet::RopeSpec rope = {floats((size_t)dim / 2, 3, random), 1.25f};
-            std::vector<float> cos((size_t)dim / 2), sin(cos.size()), out((size_t)dim);
+            std::vector<float> cos((size_t)dim / 2), sin(cos.size()), q((size_t)(positions * 4 * dim)), out(q.size());
             for (int p = 0; p < positions; p++) {
-                std::vector<float> q = floats((size_t)(4 * dim), 2, random), k = floats((size_t)(2 * dim), 2, random);
+                const std::vector<float> now = floats((size_t)(4 * dim), 2, random);
+                float* turned = q.data() + p * 4 * dim;
+                std::copy(now.begin(), now.end(), turned);
+                std::vector<float> k = floats((size_t)(2 * dim), 2, random);
                 tercet::rope_angles(rope, p, cos.data(), sin.data());
-                b.rope(q.data(), cos.data(), sin.data(), 4, dim, dim / 4 * 2);
+                b.rope(turned, cos.data(), sin.data(), 4, dim, dim / 4 * 2);
                 b.rope(k.data(), cos.data(), sin.data(), 2, dim, dim / 4 * 2);
                 b.kv_store(&kv, k.data(), floats((size_t)(2 * dim), 3, random).data(), 2, dim, p);
-                const tercet_attention a = {4, 2, dim, p % 3 == 2 ? 70 : 0, 0.3f};
-                for (int head = 0; head < 4; head++) {
-                    b.attention(&a, &kv, q.data() + head * dim, head, p, out.data());
-                    digest.add(out);
-                }
             }
-            digest.add(keys);
-            digest.add(values);
+            for (const int window : {0, 70})
+                for (int p = 0, n = 1; p < positions; p += n, n = n % 40 + 13) {
+                    const tercet_attention a = {4, 2, dim, window, 0.3f};
+                    n = std::min(n, positions - p);
+                    for (const int head : {0, 2})
+                        b.attention(&a, &kv, q.data() + p * 4 * dim, out.data() + p * 4 * dim, n, p, head, 2);
+                    if (p + n == positions) digest.add(out);
+                }
+            digest.add(cache);
         }
 }
 
-void sampling(const tercet_backend&, Random& random, Digest& digest) {
+void sampling(const tercet_backend& b, Random& random, Digest& digest) {
     tercet::SamplingOptions options;
     options.temperature = 0.8f;
     options.top_k = 500;
@@ -136,7 +144,7 @@ void sampling(const tercet_backend&, Random& random, Digest& digest) {
     options.min_p = 0.001f;
     options.repetition_penalty = 1.1f;
     options.seed = random.bits();
-    tercet::Sampler sampler(options, 5000);
+    tercet::Sampler sampler(options, 5000, b);
     std::vector<int32_t> ids;
     for (int i = 0; i < 64; i++) {
         ids.push_back(sampler.sample(floats(5000, 4, random).data()));
