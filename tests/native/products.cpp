@@ -165,6 +165,9 @@ void run_widths(Products& products) {
                     if (format.has(group, cols % 64 != 0))
                         products.run({&format, random.between(1, 20), cols, group, random.chance(30)},
                                  group ? 1 : tokens_of(random.below(3), random));
+        for (const int cols : {40, 3700}) // more row tiles and columns than any kernel takes at once
+            for (const int most : {1, 13})
+                products.run({&format, random.between(1009, 1050), cols, 0, false}, random.between(most > 1 ? 2 : 1, most));
     }
 }
 

@@ -88,7 +88,8 @@ void Maker::fill_codes(const Shape& shape, uint32_t* lanes, Random& random) {
     for (size_t i = 0; i < count; i++) {
         uint32_t lane = 0;
         if (kind == 0) lane = (uint32_t)random.bits();
-        for (int c = 0; kind != 0 && c < format.columns; c++) {
+        if (kind == 4) lane = ~0u; // invalid in most formats, and the largest of numbers
+        for (int c = 0; kind != 0 && kind != 4 && c < format.columns; c++) {
             int value = format.low + random.below(range);
             if (kind == 1) value = format.low;
             if (kind == 2) value = format.high;
