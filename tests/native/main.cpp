@@ -16,6 +16,7 @@ const Part PARTS[] = {
     {"widths", sweep::sweep_widths},
     {"products", sweep::sweep_products},
     {"floats", sweep::sweep_floats},
+    {"attention", sweep::sweep_attention},
     {"pool", sweep::sweep_pool},
     {"engine", sweep::sweep_engine},
     {"digest", sweep::sweep_digest},

@@ -80,6 +80,7 @@ int64_t sweep_widths(const Options& options);
 int64_t sweep_products(const Options& options);
 int64_t sweep_digest(const Options& options);
 int64_t sweep_floats(const Options& options);
+int64_t sweep_attention(const Options& options);
 int64_t sweep_pool(const Options& options);
 int64_t sweep_engine(const Options& options);
 
