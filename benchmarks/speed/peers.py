@@ -53,8 +53,9 @@ class Peer:
 
     @property
     def libraries(self) -> Path:
-        """Where libllama.so and the libggml*.so are."""
-        return self.folder / "lib"
+        """Where libllama.so and the libggml*.so are: where they were sent, or where llama.cpp insists to put them."""
+        sent = self.folder / "lib"
+        return sent if (sent / "libllama.so").exists() else self.folder / "build" / "bin"
 
     def about(self) -> dict[str, Any] | None:
         """Version, flags and compiler of a finished build, or None."""
@@ -89,7 +90,7 @@ def build(peer: Peer) -> None:
     compiler, old = _compiler()
     flags = [*COMMON, *peer.flags, *([f"-DCMAKE_CXX_FLAGS={OLD_GCC}"] if old else [])]
     out = peer.folder / "build"
-    where = ["-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=" + str(peer.libraries), "-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON"]
+    where = [f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={peer.folder / 'lib'}", "-DCMAKE_BUILD_RPATH_USE_ORIGIN=ON"]
     _run("cmake", "-G", "Ninja", "-S", peer.unpacked / peer.source, "-B", out, *flags, *where)
     _run("cmake", "--build", out, "--target", "llama")
     about = {"name": peer.name, "package": f"{peer.project} {peer.version}", "flags": flags, "compiler": compiler}
