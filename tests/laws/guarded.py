@@ -58,7 +58,8 @@ def float_operations(isa: str, at_end: bool, rng: np.random.Generator) -> None:
         _native.add(isa, w[0], w[0])
         _native.rope(isa, x, w[0, : size // 2], w[0, : size // 2])
         heads = x[:, None, :]
-        _native.attention(isa, heads, heads, heads, 0, 1.0, True)
+        for cache in range(3):
+            _native.attention(isa, heads, heads, heads, 0, 1.0, cache, 2, 0)
         for dtype, fmt in ((np.float16, "f16"), (np.float32, "f32")):
             dense = guarded(np.ones((3, size), dtype), at_end)
             kept = SimpleNamespace(format=fmt, shape=(3, size), group_size=size, codes=dense, scale=None, shift=None)
