@@ -7,7 +7,6 @@ model, so the peers' logits check ours and ours theirs.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,9 +178,3 @@ def _interleave(values: NDArray[np.float32], head_dim: int) -> NDArray[np.float3
     return np.ascontiguousarray(
         values.reshape(rows // head_dim, 2, head_dim // 2, cols).swapaxes(1, 2).reshape(rows, cols)
     )
-
-
-def free_space() -> int:
-    """Bytes free where the models go."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    return shutil.disk_usage(CACHE).free

@@ -35,6 +35,16 @@ void multiply(Panel& p, int tokens, int32_t token, int slot);
 
 void store_panel(const Panel& p, int tokens, int32_t token, const float* bias, float* y, int64_t y_stride);
 
+// The chunk with all tokens, in blocks of about equal size.
+static inline void multiply_chunk(Panel& p, int32_t token, int tokens) {
+    const int blocks = (tokens + BLOCK - 1) / BLOCK;
+    for (int b = 0, t = 0; b < blocks; b++) {
+        const int next = tokens * (b + 1) / blocks;
+        multiply(p, next - t, token + t, t);
+        t = next;
+    }
+}
+
 template <class Format>
 void unpack_chunk(Panel& p) {
     constexpr int steps = Format::columns / 4;
@@ -51,13 +61,12 @@ void unpack_chunk(Panel& p) {
     }
 }
 
-// One panel with at most MOST_TOKENS tokens, in blocks of about equal size.
+// One panel with at most MOST_TOKENS tokens.
 template <class Format>
 void multiply_panel(Panel& p, int32_t token, int tokens) {
     memset(p.acc, 0, (size_t)(tokens * p.tiles * TERCET_ROWS) * sizeof(float));
     const int32_t width = p.w->col_tiles * Format::columns, group = p.w->group;
     const int32_t chunk = group > CHUNK ? CHUNK : CHUNK / group * group;
-    const int blocks = (tokens + BLOCK - 1) / BLOCK;
     p.group_quads = group / 4;
     for (p.column = 0; p.column < width; p.column += 4 * p.quads) {
         p.group = p.column / group;
@@ -66,15 +75,11 @@ void multiply_panel(Panel& p, int32_t token, int tokens) {
         p.first = p.column % group == 0;
         p.last = group <= CHUNK || p.column + 4 * p.quads == end;
         unpack_chunk<Format>(p);
-        for (int b = 0, t = 0; b < blocks; b++) {
-            const int next = tokens * (b + 1) / blocks;
-            multiply(p, next - t, token + t, t);
-            t = next;
-        }
+        multiply_chunk(p, token, tokens);
     }
 }
 
-template <class Format>
+template <class Format, void (*MultiplyPanel)(Panel&, int32_t, int) = multiply_panel<Format>>
 TERCET_LINEAR(gemm) {
     Panel p;
     p.w = w;
@@ -84,7 +89,7 @@ TERCET_LINEAR(gemm) {
         const int tokens = x->n - token < MOST_TOKENS ? x->n - token : MOST_TOKENS;
         for (p.tile = tile_begin; p.tile < tile_end; p.tile += PANEL) {
             p.tiles = tile_end - p.tile < PANEL ? 1 : PANEL;
-            multiply_panel<Format>(p, token, tokens);
+            MultiplyPanel(p, token, tokens);
             store_panel(p, tokens, token, bias, y, y_stride);
         }
     }

@@ -102,7 +102,6 @@ void multiply_t19_panel(Panel& p, int32_t token, int tokens) {
     const int32_t cols = p.w->cols, group = p.w->group, group_tiles = tiles_of_group<T19>(p.w);
     const bool whole = p.w->groups == 1; // one scale a row
     const int32_t chunk = whole ? ROW_CHUNK : GROUPS_CHUNK * group, part = whole ? ROW_CHUNK : group;
-    const int blocks = (tokens + BLOCK - 1) / BLOCK;
     memset(p.acc, 0, (size_t)(tokens * p.tiles * TERCET_ROWS) * sizeof(float));
     p.group_quads = (part + 3) / 4;
     for (p.column = 0; p.column < cols; p.column += chunk) {
@@ -115,27 +114,7 @@ void multiply_t19_panel(Panel& p, int32_t token, int tokens) {
             const int32_t tile = whole ? p.column / T19::columns : (p.column + c) / group * group_tiles;
             unpack_tiles(p, c / 4, tile, ((here - c < part ? here - c : part) + T19::columns - 1) / T19::columns);
         }
-        for (int b = 0, t = 0; b < blocks; b++) {
-            const int next = tokens * (b + 1) / blocks;
-            multiply(p, next - t, token + t, t);
-            t = next;
-        }
-    }
-}
-
-void t19_gemm(const tercet_matrix* w, const tercet_activations* x, const float* bias, float* y, int64_t y_stride,
-              int32_t tile_begin, int32_t tile_end) {
-    Panel p;
-    p.w = w;
-    p.x = x;
-    p.offset = T19::offset;
-    for (int32_t token = 0; token < x->n; token += MOST_TOKENS) {
-        const int tokens = x->n - token < MOST_TOKENS ? x->n - token : MOST_TOKENS;
-        for (p.tile = tile_begin; p.tile < tile_end; p.tile += PANEL) {
-            p.tiles = tile_end - p.tile < PANEL ? 1 : PANEL;
-            multiply_t19_panel(p, token, tokens);
-            store_panel(p, tokens, token, bias, y, y_stride);
-        }
+        multiply_chunk(p, token, tokens);
     }
 }
 
@@ -143,7 +122,10 @@ void t19_gemm(const tercet_matrix* w, const tercet_activations* x, const float* 
 } // namespace avx512vnni
 
 TERCET_LINEAR(t19_linear_avx512vnni) {
-    if (x->n != 1) return avx512vnni::t19_gemm(w, x, bias, y, y_stride, tile_begin, tile_end);
+    if (x->n != 1) {
+        avx512vnni::gemm<T19, avx512vnni::multiply_t19_panel>(w, x, bias, y, y_stride, tile_begin, tile_end);
+        return;
+    }
     avx512vnni::t19_gemv(w, x, bias, y, tile_begin, tile_end);
 }
 

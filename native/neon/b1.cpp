@@ -1,7 +1,6 @@
 // Binary weights. One token: cmtst with a bit gives the byte -1 where it is set, in one instruction; so D is taken off
 // twice where 2D - S is wanted. Several tokens: the bit becomes the byte 0 or 2.
-#include "gemm.h"
-#include "product.h"
+#include "linear.h"
 
 namespace tercet {
 namespace neon {
@@ -40,9 +39,7 @@ struct B1Tested {
 } // namespace neon
 
 TERCET_LINEAR(b1_linear_neon) {
-    if (x->n > neon::FEW) return neon::gemm<B1>(w, x, bias, y, y_stride, tile_begin, tile_end);
-    if (x->n > 1) return neon::few<B1>(w, x, bias, y, y_stride, tile_begin, tile_end);
-    if (x->n == 1) neon::gemv<B1, neon::B1Tested, 2>(w, x, bias, y, tile_begin, tile_end);
+    neon::linear<B1, neon::B1Tested, 2>(w, x, bias, y, y_stride, tile_begin, tile_end);
 }
 
 } // namespace tercet

@@ -1,8 +1,7 @@
 // Two-bit ternary weights. One token: AND with 03, 0C, 30 leaves the codes times 1, 4 or 16; the fourth field would be
 // negative under C0, as sdot is signed, and is shifted down, to weight 1. Sums of each weight are kept apart and
 // shifted back once a group: one logic instruction for each sdot.
-#include "gemm.h"
-#include "product.h"
+#include "linear.h"
 
 namespace tercet {
 namespace neon {
@@ -56,9 +55,7 @@ struct T2Masked {
 } // namespace neon
 
 TERCET_LINEAR(t2_linear_neon) {
-    if (x->n > neon::FEW) return neon::gemm<T2>(w, x, bias, y, y_stride, tile_begin, tile_end);
-    if (x->n > 1) return neon::few<T2>(w, x, bias, y, y_stride, tile_begin, tile_end);
-    if (x->n == 1) neon::gemv<T2, neon::T2Masked, 2>(w, x, bias, y, tile_begin, tile_end);
+    neon::linear<T2, neon::T2Masked, 2>(w, x, bias, y, y_stride, tile_begin, tile_end);
 }
 
 } // namespace tercet

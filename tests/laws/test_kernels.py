@@ -54,6 +54,13 @@ def _width(fmt: str, group: int | str, rng: np.random.Generator) -> tuple[int, i
 
 
 @pytest.mark.parametrize("fmt", PACKED)
+def test_no_tokens_give_no_rows(fmt: str) -> None:
+    packed = pack(weight(fmt, 40, 128, 1, np.random.default_rng(0), False), fmt)
+    for isa in isas(fmt):
+        assert kernels.matmul(packed, np.zeros((0, 128), np.float32), isa=isa).shape == (0, 40)
+
+
+@pytest.mark.parametrize("fmt", PACKED)
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), rows=st.integers(1, 80), groups=st.integers(1, 6), n=st.integers(1, 150))
 def test_tokens_rows_and_threads_do_not_change_each_other(fmt: str, seed: int, rows: int, groups: int, n: int) -> None:

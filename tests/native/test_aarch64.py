@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def cross() -> Path:
     missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
     if missing:
-        pytest.skip(f"needs {' and '.join(missing)}: apt-get install {' '.join(missing)}")
+        pytest.fail(f"needs {' and '.join(missing)}: apt-get install {' '.join(missing)}")
     return build("aarch64", f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'tests/native/aarch64.cmake'}")
 
 

@@ -1,8 +1,8 @@
 """The weights' bytes in memory: the file mapped, or a copy of it, in huge pages where the system gives them.
 
-A page table entry for each 4 kB costs a GEMV that streams from memory up to a third of its speed. The system is asked
-before the first touch, because pages that are already mapped small stay small; whether it complies depends on how the
-file lies in the page cache.
+A page table entry for each 4 kB slows a GEMV that streams from memory. The system is asked before the first touch,
+because pages that are already mapped small stay small; whether it complies depends on how the file lies in the page
+cache.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A new text starts from a copy of what it shares with the kept text that shares most; only the rest is computed. That
 changes no bit of any result: a token's keys and values depend on the tokens before it alone, whatever steps they were
-computed in. Copying costs about a hundredth of computing.
+computed in. Copying costs little beside computing.
 """
 
 from __future__ import annotations
