@@ -12,7 +12,7 @@ from tercet.errors import QuantizeError
 from tercet.quantizers import L2, AbsMean, AnyQuantizer, KMeans, KMeansConfig, L2Config, TwnConfig, freeze, quantize_
 
 REGISTRY: TypeAdapter[AnyQuantizer] = TypeAdapter(AnyQuantizer)
-NAMES = ("absmean", "absmean2", "binary", "itf", "kmeans", "l2", "twn")
+NAMES = ("absmean", "absmean2", "binary", "itf", "kmeans", "l2", "learned", "twn")
 
 
 class Tied(nn.Module):
@@ -31,7 +31,7 @@ def test_the_union_is_the_registry(name: str, group: int | str | None) -> None:
     assert type(config).__name__.lower() == f"{name}config"
     quantizer = config.build()
     assert quantizer.group_size == (group or "row")
-    assert quantizer.freeze(torch.randn(3, 64)).shape == (3, 64)
+    assert quantizer.freeze(quantizer.start(torch.randn(3, 64))).shape == (3, 64)
     assert REGISTRY.validate_python(config.model_dump(mode="json")) == config
 
 

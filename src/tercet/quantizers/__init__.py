@@ -17,6 +17,7 @@ from tercet.quantizers.binary import Binary, BinaryConfig
 from tercet.quantizers.itf import Itf, ItfConfig
 from tercet.quantizers.kmeans import KMeans, KMeansConfig, kmeans_history
 from tercet.quantizers.l2 import L2, L2Config
+from tercet.quantizers.learned import Learned, LearnedConfig
 from tercet.quantizers.levels import Levels, round_to_levels
 from tercet.quantizers.model import freeze, quantize_
 from tercet.quantizers.twn import Twn, TwnConfig
@@ -35,6 +36,8 @@ __all__ = [
     "KMeans",
     "KMeansConfig",
     "L2Config",
+    "Learned",
+    "LearnedConfig",
     "Levels",
     "Quantizer",
     "QuantizerConfig",
@@ -47,6 +50,6 @@ __all__ = [
 ]
 
 AnyQuantizer = Annotated[
-    AbsMeanConfig | AbsMean2Config | BinaryConfig | ItfConfig | KMeansConfig | L2Config | TwnConfig,
+    AbsMeanConfig | AbsMean2Config | BinaryConfig | ItfConfig | KMeansConfig | L2Config | LearnedConfig | TwnConfig,
     Field(discriminator="name"),
 ]

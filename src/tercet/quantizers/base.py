@@ -7,6 +7,9 @@ A quantizer is a `torch.nn.utils.parametrize` parametrization: it works on any m
     forward alpha*T + gamma in float32, cast to w's dtype last        what training sees; d/dw is the identity
     freeze  the same `Levels` as numpy                                what ships
 
+Training begins with `start`, tells how far it is by `schedule`, and calls `after_step` when the weights have moved;
+most quantizers need none of it. Those whose levels are trained too are in `tercet.quantizers.learned`.
+
 Law 1: `freeze(w).dequantize()` has the float32 bits that `forward(w)` casts. Both call `solve`, scales
 are rounded before anything uses them, sums do not depend on the number of threads (see `total`), and autocast is off
 inside. Weights past float16's range, or not finite, are refused.
@@ -20,7 +23,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from tercet.quantizers.levels import Levels, check_levels, check_weight, round_to_levels
+from tercet.quantizers.levels import Levels, check_levels, check_weight, nearest_latent, round_to_levels
 from tercet.tensor import TernaryTensor
 
 __all__ = ["GroupSize", "Quantizer", "QuantizerConfig", "total", "units"]
@@ -40,6 +43,11 @@ class QuantizerConfig(BaseModel, frozen=True, extra="forbid"):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     group_size: GroupSize | None = None
+
+    @property
+    def two_levels(self) -> bool:
+        """Whether the codes are binary, and stored in one bit."""
+        return False
 
     def build(self) -> Quantizer:
         raise NotImplementedError
@@ -72,6 +80,24 @@ class Quantizer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"group_size={self.group_size}"
+
+    @torch.no_grad()
+    def start(self, w: Tensor, levels: Levels | None = None) -> Tensor:
+        """The latent weight that training begins with, [out, in], in float32 or wider.
+
+        Args:
+            w: [out, in], the pretrained weight.
+            levels: codes and scales to begin with instead of this quantizer's own, from calibration. Then the latent
+                is the nearest to w that rounds to their codes with their scales.
+        """
+        w = w.detach() if w.dtype == torch.float64 else w.detach().float()
+        return w if levels is None else nearest_latent(w, levels)
+
+    def schedule(self, progress: float) -> None:
+        """Told before each step: the share of training that is done, 0..1."""
+
+    def after_step(self, latent: Tensor) -> None:
+        """Told after each optimizer step, without gradients; may change the latent weight in place."""
 
     def fit(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """alpha and gamma (or None), float32[units, 1, 1], for float32[units, rows, columns]; a unit shares a scale."""

@@ -43,5 +43,9 @@ class BinaryConfig(QuantizerConfig, frozen=True):
     name: Literal["binary"] = "binary"
     zero_one: bool = False
 
+    @property
+    def two_levels(self) -> bool:
+        return True
+
     def build(self) -> Binary:
         return Binary(self.group_size or "row", self.zero_one)

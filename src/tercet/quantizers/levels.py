@@ -13,9 +13,10 @@ from torch import Tensor
 from tercet.errors import QuantizeError
 from tercet.tensor import GROUP_SIZES, TernaryTensor
 
-__all__ = ["Levels", "check_levels", "check_weight", "round_to_levels"]
+__all__ = ["Levels", "check_levels", "check_weight", "nearest_latent", "round_to_levels"]
 
 LARGEST = 65504.0  # float16's
+INSIDE = 1e-3  # of a scale: how far inside its code's cell a latent begins, so that rounding errors do not move it out
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,11 @@ class Levels:
         """The levels of some rows."""
         return Levels(self.codes[at], self.scale[at], None if self.shift is None else self.shift[at])
 
+    @classmethod
+    def from_tensor(cls, tensor: TernaryTensor) -> Levels:
+        shift = None if tensor.shift is None else torch.from_numpy(tensor.shift)
+        return cls(torch.from_numpy(tensor.codes), torch.from_numpy(tensor.scale), shift)
+
     def to_tensor(self) -> TernaryTensor:
         shift = None if self.shift is None else self.shift.cpu().numpy()
         return TernaryTensor(self.codes.cpu().numpy(), self.scale.cpu().numpy(), shift)
@@ -83,6 +89,27 @@ def round_to_levels(w: Tensor, scale: Tensor, shift: Tensor | None = None, *, bi
         return (x >= 0).view(torch.int8) * 2 - 1
     half = torch.where(scale > 0, scale * 0.5, torch.inf)
     return (x > half).view(torch.int8) - (x < -half).view(torch.int8)
+
+
+def nearest_latent(w: Tensor, levels: Levels) -> Tensor:
+    """The matrix nearest to w whose weights all round to the codes of `levels`.
+
+    Error feedback and coordinate descent choose other codes than the nearest ones; a latent weight that is to be
+    trained on from there has to lie in the cell of its code: above scale/2 for 1, below -scale/2 for -1, between for 0.
+    """
+    rows, groups = levels.scale.shape
+    half = levels.scale.to(w.dtype)[..., None] / 2
+    x = w.reshape(rows, groups, -1)
+    if levels.shift is not None:
+        x = x - levels.shift.to(w.dtype)[..., None]
+    codes = levels.codes.reshape(x.shape)
+    out, zero = half * (1 + INSIDE), half * (1 - INSIDE)
+    bounded = torch.where(codes == 0, x.clamp(-zero, zero), torch.where(codes > 0, x.clamp(min=out), x.clamp(max=-out)))
+    # A group without a scale is all zeros whatever its weights.
+    bounded = torch.where(half > 0, bounded, x)
+    if levels.shift is not None:
+        bounded = bounded + levels.shift.to(w.dtype)[..., None]
+    return bounded.reshape(w.shape)
 
 
 def check_weight(w: Tensor, group_size: int | str) -> None:

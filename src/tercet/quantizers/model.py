@@ -14,17 +14,22 @@ from torch.nn.utils import parametrize
 
 from tercet.errors import QuantizeError
 from tercet.quantizers.base import Quantizer, QuantizerConfig
-from tercet.quantizers.levels import check_weight
+from tercet.quantizers.levels import Levels, check_weight
 from tercet.tensor import TernaryTensor
 
 __all__ = ["freeze", "quantize_"]
 
 
-def quantize_(model: nn.Module, configs: Mapping[str, QuantizerConfig]) -> None:
+def quantize_(
+    model: nn.Module, configs: Mapping[str, QuantizerConfig], starts: Mapping[str, TernaryTensor] | None = None
+) -> None:
     """Register a quantizer on each named tensor, in place; the model then computes with `alpha*T + gamma`.
+
+    The weights become the quantizers' latent ones (`Quantizer.start`), in float32.
 
     Args:
         configs: by full tensor name as in `state_dict`, such as "model.layers.0.mlp.up_proj.weight".
+        starts: codes and scales to start from, from calibration, for some or all of the same names.
 
     Raises QuantizeError, and leaves the model as it was, where a name is not a matrix of the model, a group does not
     divide a width, a tensor is not finite, already quantized, or tied to one with another config.
@@ -39,15 +44,28 @@ def quantize_(model: nn.Module, configs: Mapping[str, QuantizerConfig]) -> None:
         first, other = chosen.setdefault(id(weight), (name, config))
         if other != config:
             raise QuantizeError(f"{name} and {first} are one tied weight; give them one config")
+        _check_start(name, weight, (starts or {}).get(name))
     places = [
         (module, key, id(parameter))
         for module in model.modules()
         for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
         if id(parameter) in chosen
     ]
-    built = {key: config.build() for key, (_, config) in chosen.items()}
+    latents: dict[int, tuple[Quantizer, nn.Parameter]] = {}
     for module, key, weight_id in places:
-        parametrize.register_parametrization(module, key, built[weight_id], unsafe=True)  # checked above
+        if weight_id not in latents:
+            name, config = chosen[weight_id]
+            quantizer, levels = config.build(), (starts or {}).get(name)
+            latent = quantizer.start(getattr(module, key), None if levels is None else Levels.from_tensor(levels))
+            latents[weight_id] = quantizer, nn.Parameter(latent)
+        quantizer, parameter = latents[weight_id]
+        setattr(module, key, parameter)
+        parametrize.register_parametrization(module, key, quantizer, unsafe=True)  # checked above
+
+
+def _check_start(name: str, weight: Tensor, start: TernaryTensor | None) -> None:
+    if start is not None and tuple(start.codes.shape) != tuple(weight.shape):
+        raise QuantizeError(f"{name}: is {list(weight.shape)}, its start {list(start.codes.shape)}; calibrate it")
 
 
 def freeze(model: nn.Module) -> dict[str, TernaryTensor]:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from tercet.errors import RecipeError
 from tercet.program import Program
-from tercet.quantizers import BinaryConfig, QuantizerConfig
+from tercet.quantizers import QuantizerConfig
 from tercet.recipe.settings import Keep, Rule, TernaryFormat
 from tercet.tensor import GROUP_SIZES
 
@@ -101,7 +101,7 @@ def _choose(rules: Sequence[Rule], program: Program) -> dict[str, Rule]:
 def _format(name: str, rule: Rule, default: TernaryFormat) -> str:
     if rule.keep:
         return FORMATS[rule.keep]
-    if isinstance(rule.quantizer, BinaryConfig):
+    if rule.quantizer and rule.quantizer.two_levels:
         return rule.format or "b1"
     format = rule.format or default
     if format == "b1":

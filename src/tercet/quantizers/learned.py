@@ -1,0 +1,117 @@
+"""`learned`, levels trained as the weights are: alpha (and gamma) of a group are parameters, T the nearest level.
+
+    Q = alpha*T + gamma      T = -1 where w - gamma < -alpha/2, 1 where it is > alpha/2, else 0 (binary: the sign)
+
+    dL/dw = dL/dQ            straight through
+    dL/dalpha = sum dL/dQ*T  over the group
+    dL/dgamma = sum dL/dQ
+
+Forward uses the float16 values of alpha and gamma; their gradients pass the rounding unchanged. It begins as `l2`
+(`binary`: mean |w|), or where calibration left off. `dlt` differs in its thresholds, `seq` in its gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tercet.errors import QuantizeError
+from tercet.quantizers.base import Quantizer, QuantizerConfig
+from tercet.quantizers.binary import Binary
+from tercet.quantizers.l2 import L2
+from tercet.quantizers.levels import Levels, check_levels, check_weight
+
+__all__ = ["Learned", "LearnedConfig"]
+
+
+class _Dequantize(torch.autograd.Function):
+    """alpha*T + gamma with the gradients of the module's docstring; only the codes are kept for backward."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, scale: Tensor, shift: Tensor | None, levels: Levels) -> Tensor:
+        ctx.save_for_backward(levels.codes, scale)
+        ctx.shifted = shift is not None
+        return levels.dequantize().to(w.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        codes, scale = ctx.saved_tensors
+        gradient = grads[0]
+        grouped = gradient.reshape(*scale.shape, -1)
+        # Levels.of flips codes of negative scales, so these are the codes of |scale|.
+        towards = (grouped * codes.reshape(grouped.shape)).sum(-1, dtype=scale.dtype) * scale.sign()
+        shift = grouped.sum(-1, dtype=scale.dtype) if ctx.shifted else None
+        return gradient, towards, shift, None
+
+
+class Learned(Quantizer):
+    """Attributes: scale, shift: float32[out, groups] parameters, made by `start`; shift is None without one. [1, 1]
+    where the whole tensor shares them.
+
+    Args:
+        with_shift: train gamma too.
+        binary: two levels.
+    """
+
+    def __init__(
+        self, group_size: int | Literal["row", "tensor"] = "row", with_shift: bool = False, binary: bool = False
+    ) -> None:
+        super().__init__(group_size)
+        self.with_shift = with_shift
+        self.binary = binary
+        self.scale: nn.Parameter | None = None
+        self.shift: nn.Parameter | None = None
+
+    @torch.no_grad()
+    def start(self, w: Tensor, levels: Levels | None = None) -> Tensor:
+        latent = super().start(w, levels)
+        if levels is None:
+            levels = (Binary if self.binary else L2)(self.group_size).solve(w)
+        own = slice(0, 1) if self.group_size == "tensor" else slice(None)
+        self.scale = nn.Parameter(levels.scale[own].to(latent.dtype))
+        if self.with_shift:
+            shift = torch.zeros_like(levels.scale) if levels.shift is None else levels.shift
+            self.shift = nn.Parameter(shift[own].to(latent.dtype))
+        return latent
+
+    def forward(self, w: Tensor) -> Tensor:
+        levels = self.solve(w)
+        values: Tensor = _Dequantize.apply(w, self.scale, self.shift, levels)  # type: ignore[no-untyped-call]
+        return values
+
+    @torch.no_grad()
+    def solve(self, w: Tensor) -> Levels:
+        if self.scale is None:
+            raise QuantizeError("the quantizer has no scales yet; call `start` with the weight first")
+        check_weight(w, self.group_size)
+        check_levels(self.scale, self.shift)
+        with torch.autocast(w.device.type, enabled=False):
+            scale = self.scale.abs().half()
+            shift = None if self.shift is None else self.shift.half()
+            x = w.detach().float().reshape(*scale.shape, -1)
+            codes = self.codes(x, scale.float()[..., None], None if shift is None else shift.float()[..., None])
+        rows = w.shape[0] if self.group_size == "tensor" else len(scale)
+        shift = None if shift is None else shift.expand(rows, -1)
+        return Levels.of(codes.reshape(w.shape), scale.expand(rows, -1), shift, binary=self.binary)
+
+
+class LearnedConfig(QuantizerConfig, frozen=True):
+    """See the module.
+
+    Attributes:
+        shift: train gamma too, at half a bit a weight in groups of 32 and a quarter in groups of 64.
+        binary: two levels.
+    """
+
+    name: Literal["learned"] = "learned"
+    shift: bool = False
+    binary: bool = False
+
+    @property
+    def two_levels(self) -> bool:
+        return self.binary
+
+    def build(self) -> Learned:
+        return Learned(self.group_size or "row", self.shift, self.binary)
