@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <unordered_set>
 
 #include "engine/rope.h"
 #include "threads.h"
@@ -80,13 +79,13 @@ template <class Job> void Engine::fork_join(int jobs, const Job& job) {
     });
 }
 
-void Engine::check(const std::vector<Part>& parts) const {
-    std::unordered_set<const Sequence*> seen;
+void Engine::check(const std::vector<Part>& parts) {
+    named.clear();
     for (const Part& part : parts) {
         if (part.count < 1) throw EngineError("a sequence got no tokens; give at least one id");
         if (part.wanted < 0 || part.wanted > part.count) throw EngineError("more logits are wanted than tokens are given");
         if (&part.sequence->shape() != cache.get()) throw EngineError("a sequence of another engine");
-        if (!seen.insert(part.sequence).second) throw EngineError("a sequence appears twice in one step");
+        named.push_back(part.sequence);
         if (part.count > options.context - part.sequence->length())
             throw EngineError(std::to_string(part.sequence->length() + part.count) + " tokens exceed the context of " +
                               std::to_string(options.context) + "; shorten the prompt or open with a larger context");
@@ -95,6 +94,9 @@ void Engine::check(const std::vector<Part>& parts) const {
                 throw EngineError("token id " + std::to_string(part.ids[i]) + " is outside the vocabulary of " +
                                   std::to_string(plan->vocab));
     }
+    std::sort(named.begin(), named.end());
+    if (std::adjacent_find(named.begin(), named.end()) != named.end())
+        throw EngineError("a sequence appears twice in one step");
 }
 
 void Engine::step(const std::vector<Part>& parts, float* logits) {

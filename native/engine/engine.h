@@ -61,7 +61,7 @@ private:
         std::vector<int32_t> sum;
     };
 
-    void check(const std::vector<Part>& parts) const;
+    void check(const std::vector<Part>& parts);
     int64_t run_chunk(float* logits); // on `rows`; returns the rows of logits written
     void prepare_rope();
     void run_rows(const Phase& phase);
@@ -90,6 +90,7 @@ private:
     std::vector<std::vector<float>> cos, sin; // of each rope: [chunk][rotary_dim / 2]
     std::vector<Row> rows;                    // of the chunk
     std::vector<Unit> units;                  // of the attention at hand
+    std::vector<const Sequence*> named;       // by the step, sorted
     std::atomic<const std::string*> not_finite{nullptr};
 };
 

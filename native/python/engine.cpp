@@ -127,6 +127,12 @@ void step(PyEngine& self, const std::vector<Sequence*>& sequences, const std::ve
     self.engine.step(parts, out);
 }
 
+void accept(Sampler& sampler, int32_t id) {
+    if (id < 0 || id >= sampler.vocab())
+        throw EngineError("token id " + std::to_string(id) + " is outside the vocabulary");
+    sampler.accept(id);
+}
+
 } // namespace
 } // namespace tercet
 
@@ -189,13 +195,10 @@ void bind_engine(nb::module_& module) {
             },
             "vocab"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "repetition_penalty"_a, "seed"_a,
             "isa"_a = "")
+        .def("accept", &accept)
         .def("accept",
              [](Sampler& self, Ids ids) {
-                 for (size_t i = 0; i < ids.size(); ++i) {
-                     if (ids.data()[i] < 0 || ids.data()[i] >= self.vocab())
-                         throw EngineError("token id " + std::to_string(ids.data()[i]) + " is outside the vocabulary");
-                     self.accept(ids.data()[i]);
-                 }
+                 for (size_t i = 0; i < ids.size(); ++i) accept(self, ids.data()[i]);
              })
         .def("sample", [](Sampler& self, Floats logits) {
             if (static_cast<int32_t>(logits.size()) != self.vocab()) throw EngineError("logits do not fit the vocabulary");

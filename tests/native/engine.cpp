@@ -1,13 +1,17 @@
 // The engine with a small random model: the same logits for every instruction set, thread count, chunk, batch and way
 // to split a prompt, with several engines at once and after fork. The reference is the scalar backend, one token a step.
+// And a step allocates nothing.
 #include "engine/engine.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include <algorithm>
 #include <thread>
 
+#include "allocations.h"
 #include "digest.h"
+#include "engine/sampling.h"
 #include "weights.h"
 
 namespace sweep {
@@ -180,6 +184,36 @@ class Tester {
         }
     }
 
+    // After the largest step, none asks for memory, nor does drawing a token from its logits.
+    void steady(const Case& c) const {
+        const auto engine = open(c);
+        std::unique_ptr<tercet::Sequence> sequences[PROMPTS];
+        std::vector<tercet::Part> parts, alone(1);
+        for (int p = 0; p < PROMPTS; p++) {
+            sequences[p] = engine->sequence();
+            parts.push_back({sequences[p].get(), ids_[p].data(), 9, 1});
+        }
+        std::vector<float> logits((size_t)PROMPTS * VOCAB);
+        tercet::SamplingOptions drawing;
+        drawing.temperature = 1;
+        drawing.top_p = 0.9f;
+        drawing.repetition_penalty = 1.1f;
+        tercet::Sampler sampler(drawing, VOCAB, *c.backend);
+        int64_t before = 0;
+        for (int round = 0; round < 8; round++) {
+            engine->step(parts, logits.data());
+            sampler.accept(sampler.sample(logits.data()));
+            for (tercet::Part& part : parts) part.ids += part.count;
+            alone[0] = parts[(size_t)(round % PROMPTS)];
+            alone[0].count = 1;
+            engine->step(alone, logits.data());
+            parts[(size_t)(round % PROMPTS)].ids++;
+            for (tercet::Part& part : parts) part.count = round < 4 ? 1 : 3;
+            if (round == 0) before = allocations();
+        }
+        if (allocations() != before) fail("%lld allocations in 14 steps", (long long)(allocations() - before));
+    }
+
   private:
     static tercet::EngineOptions options(const Case& c) {
         tercet::EngineOptions o;
@@ -216,10 +250,20 @@ void forked(const Tester& tester) {
     tester.whole(*engine, 2);
 }
 
+void expect_counting() {
+    const int64_t before = allocations();
+    void* volatile memory = malloc(1); // volatile: or the compiler leaves it out
+    free(memory);
+    memory = ::operator new(1);
+    ::operator delete(memory);
+    if (allocations_counted() && allocations() - before != 2) fail("allocations are not counted");
+}
+
 } // namespace
 
 int64_t sweep_engine(const Options& options) {
     int64_t cases = 0;
+    expect_counting();
     const int rounds = options.cases < 200000 ? 1 : 10;
     for (int round = 0; round < rounds; round++) {
         describe("engine, round %d", round);
@@ -238,7 +282,8 @@ int64_t sweep_engine(const Options& options) {
                     const auto engine = tester.open({backend, threads, chunk});
                     tester.whole(*engine, (int)(cases % PROMPTS));
                     tester.pieces(*engine, random);
-                    cases += 2;
+                    tester.steady({backend, threads, chunk});
+                    cases += 3;
                 }
         }
         describe("several engines at once");

@@ -21,9 +21,9 @@ class Counting(Engine):
 
     computed = 0
 
-    def _step(self, parts: list[tuple[Sequence, np.ndarray]], wanted: list[int]) -> np.ndarray:
+    def _step(self, parts: list[tuple[Sequence, np.ndarray]], wanted: list[int], logits: np.ndarray) -> np.ndarray:
         self.computed += sum(len(ids) for _, ids in parts)
-        return super()._step(parts, wanted)
+        return super()._step(parts, wanted, logits)
 
 
 def _engine(blocks: int = 100) -> Counting:

@@ -135,6 +135,7 @@ class Engine:
         self.prompt_cache = PromptCache(prompt_cache_bytes)
         self._pace = Pace()
         self._stepped = False
+        self._spare: list[NDArray[np.float32]] = []
         self._sequences: weakref.WeakSet[Sequence] = weakref.WeakSet()
 
     @classmethod
@@ -200,21 +201,26 @@ class Engine:
     def step(self, parts: Iterable[tuple[Sequence, ArrayLike]]) -> NDArray[np.float32]:
         """Extend several sequences at once: each part is a sequence and its new token ids, at least one.
 
-        Returns float32[parts, vocab], the logits after each part's last token. Safe from several threads; steps run
-        one after the other. Raises EngineError (context exceeded, ids out of range, values not finite) and leaves
-        every sequence as it was.
+        Returns float32[parts, vocab], the logits after each part's last token, in a new array. Safe from several
+        threads; steps run one after the other. Raises EngineError (context exceeded, ids out of range, values not
+        finite) and leaves every sequence as it was.
         """
         given = [(sequence, _ids(ids)) for sequence, ids in parts]
-        return self._step(given, [min(1, len(ids)) for _, ids in given])
+        wanted = [min(1, len(ids)) for _, ids in given]
+        return self._step(given, wanted, self._new_logits(sum(wanted)))
 
     def logits(self, ids: ArrayLike) -> NDArray[np.float32]:
         """float32[n, vocab]: logits after each of n token ids, in a fresh sequence. Raises EngineError as `step`."""
         checked = _ids(ids)
-        return self._step([(self.new_sequence(), checked)], [len(checked)])
+        return self._step([(self.new_sequence(), checked)], [len(checked)], self._new_logits(len(checked)))
 
-    def _step(self, parts: list[tuple[Sequence, NDArray[np.int32]]], wanted: list[int]) -> NDArray[np.float32]:
-        """float32[sum(wanted), vocab]: logits after the last `wanted` ids of each part."""
-        logits = np.empty((sum(wanted), self.vocab_size), np.float32)
+    def _new_logits(self, rows: int) -> NDArray[np.float32]:
+        return np.empty((rows, self.vocab_size), np.float32)
+
+    def _step(
+        self, parts: list[tuple[Sequence, NDArray[np.int32]]], wanted: list[int], logits: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """`logits`, float32[sum(wanted), vocab], filled: those after the last `wanted` ids of each part."""
         self._native.step([sequence._native for sequence, _ in parts], [ids for _, ids in parts], wanted, logits)
         for sequence, ids in parts:
             sequence.ids.extend(ids.tolist())
@@ -310,12 +316,28 @@ class Engine:
     def _advance(self, parts: list[tuple[Generation, tuple[NDArray[np.int32], int]]]) -> list[list[int]]:
         """Compute a part of each generation in one step: the new tokens of each."""
         wanted = [count for _, (_, count) in parts]
+        rows = sum(wanted)
+        kept = self._lent(rows)
+        logits = kept[:rows]
         begin = time.perf_counter()
-        logits = self._step([(generation.running, ids) for generation, (ids, _) in parts], wanted)
-        if len(parts) == 1 and wanted[0] == len(parts[0][1][0]):
-            self._pace.timed(wanted[0], time.perf_counter() - begin)
-        rows = np.split(logits, np.cumsum(wanted)[:-1])
-        return [generation.take(own) for (generation, _), own in zip(parts, rows, strict=True)]
+        self._step([(generation.running, ids) for generation, (ids, _) in parts], wanted, logits)
+        if len(parts) == 1 and rows == len(parts[0][1][0]):
+            self._pace.timed(rows, time.perf_counter() - begin)
+        made, first = [], 0
+        for (generation, _), count in zip(parts, wanted, strict=True):
+            made.append(generation.take(logits[first : first + count]))
+            first += count
+        if not self._spare:
+            self._spare.append(kept)
+        return made
+
+    def _lent(self, rows: int) -> NDArray[np.float32]:
+        """Logits kept between steps, at least `rows`; no other thread has them until they are in `_spare` again."""
+        try:
+            kept = self._spare.pop()
+        except IndexError:
+            return self._new_logits(rows)
+        return kept if len(kept) >= rows else self._new_logits(rows)
 
 
 def _pages(share: float | None) -> str:

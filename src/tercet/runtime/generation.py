@@ -109,7 +109,7 @@ class Generation:
                 self.ended = "stop"
                 break
             self.tokens.append(token)
-            self._sampler.accept(np.array([token], np.int32))
+            self._sampler.accept(token)
             if self.prompt_tokens + len(self.tokens) > self._context:
                 self.ended = "context"
             elif len(self.tokens) == self._most:
