@@ -6,8 +6,9 @@
     dL/dalpha = sum dL/dQ*T  over the group
     dL/dgamma = sum dL/dQ
 
-Forward uses the float16 values of alpha and gamma; their gradients pass the rounding unchanged. It begins as `l2`
-(`binary`: mean |w|), or where calibration left off. `dlt` differs in its thresholds, `seq` in its gradients.
+Forward uses the float16 values of alpha and gamma; their gradients pass the rounding unchanged. Before `start` it is
+`l2` (`itf` with a shift, `binary` with two levels); it begins there, or where calibration left off. `dlt` differs in
+its thresholds, `seq` in its gradients.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tercet.errors import QuantizeError
 from tercet.quantizers.base import Quantizer, QuantizerConfig
 from tercet.quantizers.binary import Binary
+from tercet.quantizers.itf import Itf
 from tercet.quantizers.l2 import L2
 from tercet.quantizers.levels import Levels, check_levels, check_weight
 
@@ -64,11 +65,15 @@ class Learned(Quantizer):
         self.scale: nn.Parameter | None = None
         self.shift: nn.Parameter | None = None
 
+    def fit(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        method = Binary if self.binary else Itf if self.with_shift else L2
+        return method(self.group_size).fit(x)
+
     @torch.no_grad()
     def start(self, w: Tensor, levels: Levels | None = None) -> Tensor:
         latent = super().start(w, levels)
         if levels is None:
-            levels = (Binary if self.binary else L2)(self.group_size).solve(w)
+            levels = super().solve(w)
         own = slice(0, 1) if self.group_size == "tensor" else slice(None)
         self.scale = nn.Parameter(levels.scale[own].to(latent.dtype))
         if self.with_shift:
@@ -77,6 +82,8 @@ class Learned(Quantizer):
         return latent
 
     def forward(self, w: Tensor) -> Tensor:
+        if self.scale is None:
+            return super().forward(w)
         levels = self.solve(w)
         values: Tensor = _Dequantize.apply(w, self.scale, self.shift, levels)  # type: ignore[no-untyped-call]
         return values
@@ -84,7 +91,7 @@ class Learned(Quantizer):
     @torch.no_grad()
     def solve(self, w: Tensor) -> Levels:
         if self.scale is None:
-            raise QuantizeError("the quantizer has no scales yet; call `start` with the weight first")
+            return super().solve(w)
         check_weight(w, self.group_size)
         check_levels(self.scale, self.shift)
         with torch.autocast(w.device.type, enabled=False):

@@ -3,6 +3,6 @@
 from tercet.recipe.planning import Planned
 from tercet.recipe.reading import names
 from tercet.recipe.recipe import Recipe
-from tercet.recipe.settings import Calibrate, Evaluate, Rule
+from tercet.recipe.settings import Activations, Calibrate, Distil, Divergence, Evaluate, Rule
 
-__all__ = ["Calibrate", "Evaluate", "Planned", "Recipe", "Rule", "names"]
+__all__ = ["Activations", "Calibrate", "Distil", "Divergence", "Evaluate", "Planned", "Recipe", "Rule", "names"]

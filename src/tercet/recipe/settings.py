@@ -8,11 +8,24 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from tercet.quantizers import AnyQuantizer
 
-__all__ = ["Calibrate", "Evaluate", "Keep", "Role", "Rule", "Settings", "TernaryFormat"]
+__all__ = [
+    "Activations",
+    "Calibrate",
+    "Distil",
+    "Divergence",
+    "Evaluate",
+    "Keep",
+    "Role",
+    "Rule",
+    "Settings",
+    "TernaryFormat",
+]
 
 Keep = Literal["int8", "int4", "float16", "float32"]
 Role = Literal["linear", "embedding", "head"]
 TernaryFormat = Literal["t2", "t19", "t5", "b1"]
+Divergence = Literal["forward", "reverse", "cakld", "eakld"]
+Activations = Literal["a16", "a8", "a4", "ternary"]
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -87,6 +100,43 @@ class Calibrate(Settings, frozen=True):
     def _window_fits(self) -> Calibrate:
         if self.tokens < self.context:
             raise ValueError(f"{self.tokens} tokens do not fill one window of context {self.context}")
+        return self
+
+
+class Distil(Settings, frozen=True):
+    """What a student is compared with while it is trained; weights of 0 switch a part off.
+
+    Attributes:
+        divergence: between the logits of teacher and student (`tercet.train.losses`), times
+        kl: this weight.
+        ce: weight of the cross-entropy to the text itself. With all others 0 there is no teacher.
+        off, hidden: weights of the cosine and the relative squared error of blocks' outputs (`tercet.train.features`).
+        relations: weight of the attention relations of the last of `blocks`.
+        blocks: indices that off, hidden and relations look at, negative ones from the end; None for all.
+        top_k: of the teacher's logits, stored once for all epochs; None computes whole logits at each step.
+        activations: what linears' inputs are quantized to while training; the engine runs a8.
+    """
+
+    divergence: Divergence = "forward"
+    kl: float = Field(default=1.0, ge=0)
+    ce: float = Field(default=0.0, ge=0)
+    off: float = Field(default=0.0, ge=0)
+    hidden: float = Field(default=0.0, ge=0)
+    relations: float = Field(default=0.0, ge=0)
+    blocks: tuple[int, ...] | None = None
+    top_k: int | None = Field(default=None, ge=1, le=1024)
+    activations: Activations = "a8"
+
+    @property
+    def has_teacher(self) -> bool:
+        return any((self.kl, self.off, self.hidden, self.relations))
+
+    @model_validator(mode="after")
+    def _anything_to_learn(self) -> Distil:
+        if not (self.has_teacher or self.ce):
+            raise ValueError("all weights are 0: nothing would be learnt")
+        if self.top_k and (self.divergence != "forward" or not self.kl or self.off or self.hidden or self.relations):
+            raise ValueError("`top_k` keeps logits only: it goes with the forward divergence and without features")
         return self
 
 

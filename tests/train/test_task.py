@@ -1,0 +1,131 @@
+"""Student, teacher and losses together, and activations as the engine quantizes them, on a tiny Llama."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+import tiny
+from tercet.quantizers import LearnedConfig, freeze, quantize_
+from tercet.recipe import Distil
+from tercet.reference import quantize_activations as engine_activations
+from tercet.train.activations import quantize_activations, quantized
+from tercet.train.task import Task
+
+GROUP = 32
+
+
+def pair(settings: Distil, *, start: bool = True) -> Task:
+    teacher, _, tensors = tiny.model("llama")
+    student = copy.deepcopy(teacher)
+    student.get_input_embeddings().weight.requires_grad_(False)
+    names = [name for name in tensors if "proj" in name]
+    if start:
+        quantize_(student, {name: LearnedConfig(group_size=GROUP) for name in names})
+        quantize_activations(student, dict.fromkeys(names, GROUP), settings.activations)
+    return Task(student, teacher, settings)
+
+
+IDS = torch.randint(300, (2, 12), generator=torch.Generator().manual_seed(5))
+ALL = Distil(kl=1, ce=0.5, off=0.3, hidden=0.2, relations=0.1)
+
+
+def test_the_loss_is_the_sum_of_its_parts() -> None:
+    out = pair(ALL)({"ids": IDS})
+    assert set(out) == {"loss", "kl", "ce", "off", "hidden", "relations"}
+    total = sum(getattr(ALL, name) * value for name, value in out.items() if name != "loss")
+    torch.testing.assert_close(out["loss"].detach(), total)
+
+
+def test_each_part_is_what_the_whole_models_say() -> None:
+    task = pair(ALL)
+    out = task({"ids": IDS})
+    s, t = task.student(input_ids=IDS).logits, task.teacher(input_ids=IDS).logits
+    kl = (t.softmax(-1) * (t.log_softmax(-1) - s.log_softmax(-1))).sum(-1).mean()
+    torch.testing.assert_close(out["kl"], kl.detach(), rtol=1e-4, atol=1e-5)
+    ce = torch.nn.functional.cross_entropy(s[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()) * 11 / 12
+    torch.testing.assert_close(out["ce"], ce.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_student_that_is_the_teacher_has_nothing_to_learn() -> None:
+    out = pair(Distil(kl=1, off=1, hidden=1, relations=1, activations="a16"), start=False)({"ids": IDS})
+    assert out["loss"].abs() < 1e-5
+
+
+def test_gradients_reach_latents_scales_and_norms_and_nothing_else() -> None:
+    task = pair(ALL)
+    task({"ids": IDS})["loss"].backward()
+    for name, parameter in task.named_parameters():
+        trained = name.startswith("student.") and "embed_tokens" not in name and "lm_head" not in name
+        assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == trained, name
+
+
+def test_stored_logits_give_the_loss_of_live_ones() -> None:
+    """With k = all but one token the bucket holds one token too: the same KL."""
+    live = pair(Distil())({"ids": IDS})
+    task = pair(Distil(top_k=299))
+    with torch.no_grad():
+        values, index = task.teacher(input_ids=IDS).logits.log_softmax(-1).topk(299)
+    task.teacher = None
+    stored = task({"ids": IDS, "values": values, "index": index})
+    torch.testing.assert_close(stored["loss"], live["loss"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("group", [32, 64])
+def test_a8_is_the_engines_own_arithmetic(group: int) -> None:
+    x = torch.randn(9, 64, generator=torch.Generator().manual_seed(2))
+    x[3], x[4, :32], x[5, 7] = 0, 0, 1000
+    x[6] = 1e-38 * x[6].sign()
+    codes, scale, _ = engine_activations(x.numpy(), group)
+    expected = (codes.astype(np.float32).reshape(9, -1, group) * scale[..., None]).reshape(9, 64)
+    assert np.array_equal(quantized(x, "a8", group).numpy(), expected)
+
+
+def test_a4_and_ternary_have_few_values() -> None:
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(2))
+    assert max(len(row.unique()) for row in quantized(x, "a4", 64)) <= 15
+    assert max(len(row.unique()) for row in quantized(x, "ternary", 64)) == 3
+    assert quantized(x, "a16", 64) is x
+
+
+def test_an_input_that_is_shared_is_quantized_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tercet.train import activations
+
+    calls: list[int] = []
+    plain = activations.quantized
+    monkeypatch.setattr(activations, "quantized", lambda *a: calls.append(1) or plain(*a))
+    task = pair(Distil())
+    task.student(input_ids=IDS)
+    blocks = task.student.config.num_hidden_layers
+    assert len(calls) == 4 * blocks  # q k v together, o, gate and up together, down
+    task.student(input_ids=IDS)
+    assert len(calls) == 8 * blocks
+
+
+def test_bfloat16_is_near_float32() -> None:
+    task = pair(Distil())
+    exact = task({"ids": IDS})["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = task({"ids": IDS})["loss"]
+    assert rough.item() == pytest.approx(exact.item(), rel=0.1)
+    assert rough != exact
+
+
+def test_freezing_gives_what_the_losses_saw() -> None:
+    task = pair(Distil(activations="a16"))
+    frozen = freeze(task.student)
+    plain = copy.deepcopy(task.teacher)
+    for name, tensor in frozen.items():
+        plain.get_submodule(name.rpartition(".")[0]).weight.data = torch.from_numpy(tensor.dequantize())
+    assert torch.equal(plain(input_ids=IDS).logits, task.student(input_ids=IDS).logits)
+
+
+def test_settings_that_would_learn_nothing_are_refused() -> None:
+    with pytest.raises(ValidationError, match="nothing would be learnt"):
+        Distil(kl=0)
+    with pytest.raises(ValidationError, match="top_k"):
+        Distil(top_k=64, off=1)
