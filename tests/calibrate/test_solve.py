@@ -6,10 +6,25 @@ import torch
 
 from tercet.calibrate.descent import sweep
 from tercet.calibrate.feedback import error_feedback
+from tercet.calibrate.keep import rounded
 from tercet.calibrate.refit import refit
 from tercet.calibrate.solve import solve
 from tercet.calibrate.statistics import Statistics, damped
-from tercet.quantizers import AbsMeanConfig, BinaryConfig, ItfConfig, L2Config, Levels, QuantizerConfig
+from tercet.quantizers import (
+    AbsMeanConfig,
+    BinaryConfig,
+    CatQConfig,
+    CrulisConfig,
+    DltConfig,
+    ItfConfig,
+    L2Config,
+    LearnedConfig,
+    Levels,
+    LrQatConfig,
+    QuantizerConfig,
+    SeqConfig,
+)
+from tercet.recipe import Planned
 
 CONFIGS = [L2Config(group_size=32), BinaryConfig(group_size=32), ItfConfig(group_size=32), L2Config(group_size="row")]
 BY_NAME = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.name}-{config.group_size}")
@@ -78,6 +93,34 @@ def test_refit_is_the_least_squares_answer(config: QuantizerConfig) -> None:
         best = target - design @ torch.linalg.lstsq(design, target[:, None]).solution[:, 0]
         mine = root @ (weight[row] - levels.dequantize()[row]).double()
         assert mine.norm() <= best.norm() * 1.01  # the hold on the old scales, and float16
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LearnedConfig(group_size=32, shift=True),
+        LearnedConfig(group_size=32, binary=True),
+        DltConfig(group_size=32),
+        SeqConfig(group_size=32),
+        SeqConfig(group_size=32, binary=True),
+        CatQConfig(group_size=32),
+        CrulisConfig(group_size=32),
+        LrQatConfig(group_size=32),
+    ],
+    ids=lambda config: f"{config.name}{'-binary' if config.two_levels else ''}",
+)
+def test_trained_quantizers_are_calibrated_from_their_own_start_and_start_from_that(config: QuantizerConfig) -> None:
+    weight, hessian = _case()
+    plain = rounded(weight.numpy(), Planned(config, None, 32, "t2"))
+    levels = solve(weight, hessian, config, damping=0.01, sweeps=1)
+    assert _error(weight, hessian, levels) < 0.8 * _error(weight, hessian, Levels.from_tensor(plain))
+    quantizer = config.build()
+    frozen = quantizer.freeze(quantizer.start(weight, levels))
+    if config.name == "catq":
+        assert np.array_equal(frozen.codes, levels.codes)
+        assert np.allclose(frozen.scale, levels.scale, rtol=2e-3)
+    else:
+        assert frozen.equals(levels.to_tensor())
 
 
 def test_groups_of_zeros_keep_their_scale() -> None:

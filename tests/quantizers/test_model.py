@@ -12,7 +12,21 @@ from tercet.errors import QuantizeError
 from tercet.quantizers import L2, AbsMean, AnyQuantizer, KMeans, KMeansConfig, L2Config, TwnConfig, freeze, quantize_
 
 REGISTRY: TypeAdapter[AnyQuantizer] = TypeAdapter(AnyQuantizer)
-NAMES = ("absmean", "absmean2", "binary", "itf", "kmeans", "l2", "learned", "twn")
+NAMES = (
+    "absmean",
+    "absmean2",
+    "binary",
+    "catq",
+    "crulis",
+    "dlt",
+    "itf",
+    "kmeans",
+    "l2",
+    "learned",
+    "lrqat",
+    "seq",
+    "twn",
+)
 
 
 class Tied(nn.Module):

@@ -21,7 +21,8 @@ def rounded(weight: NDArray[np.float32], planned: Planned) -> Quantized:
     Raises QuantizeError where values do not fit the format.
     """
     if planned.quantizer is not None:
-        return planned.quantizer.build().freeze(torch.from_numpy(weight))
+        quantizer = planned.quantizer.build()
+        return quantizer.freeze(quantizer.start(torch.from_numpy(weight)))
     if planned.keep in ("int8", "int4"):
         return IntTensor.quantize(weight, 8 if planned.keep == "int8" else 4, planned.group_size)
     if not np.isfinite(weight).all():

@@ -26,7 +26,7 @@ def solve(weight: Tensor, hessian: Tensor, config: QuantizerConfig, *, damping: 
     quantizer = config.build()
     binary = quantizer.binary
     hessian = damped(hessian, damping)
-    start = quantizer.solve(weight)
+    start = quantizer.solve(quantizer.start(weight))
     codes = error_feedback(weight, hessian, start, binary=binary)
     levels = refit(weight, hessian, Levels(codes, start.scale, start.shift), binary=binary)
     for _ in range(sweeps):

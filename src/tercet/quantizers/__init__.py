@@ -14,12 +14,17 @@ from tercet.quantizers.absmean import AbsMean, AbsMeanConfig
 from tercet.quantizers.absmean2 import AbsMean2, AbsMean2Config
 from tercet.quantizers.base import Quantizer, QuantizerConfig
 from tercet.quantizers.binary import Binary, BinaryConfig
+from tercet.quantizers.catq import CatQ, CatQConfig
+from tercet.quantizers.crulis import Crulis, CrulisConfig
+from tercet.quantizers.dlt import Dlt, DltConfig
 from tercet.quantizers.itf import Itf, ItfConfig
 from tercet.quantizers.kmeans import KMeans, KMeansConfig, kmeans_history
 from tercet.quantizers.l2 import L2, L2Config
 from tercet.quantizers.learned import Learned, LearnedConfig
 from tercet.quantizers.levels import Levels, round_to_levels
+from tercet.quantizers.lrqat import LrQat, LrQatConfig, recomputed
 from tercet.quantizers.model import freeze, quantize_
+from tercet.quantizers.seq import Seq, SeqConfig
 from tercet.quantizers.twn import Twn, TwnConfig
 
 __all__ = [
@@ -31,6 +36,12 @@ __all__ = [
     "AnyQuantizer",
     "Binary",
     "BinaryConfig",
+    "CatQ",
+    "CatQConfig",
+    "Crulis",
+    "CrulisConfig",
+    "Dlt",
+    "DltConfig",
     "Itf",
     "ItfConfig",
     "KMeans",
@@ -39,17 +50,34 @@ __all__ = [
     "Learned",
     "LearnedConfig",
     "Levels",
+    "LrQat",
+    "LrQatConfig",
     "Quantizer",
     "QuantizerConfig",
+    "Seq",
+    "SeqConfig",
     "Twn",
     "TwnConfig",
     "freeze",
     "kmeans_history",
     "quantize_",
+    "recomputed",
     "round_to_levels",
 ]
 
 AnyQuantizer = Annotated[
-    AbsMeanConfig | AbsMean2Config | BinaryConfig | ItfConfig | KMeansConfig | L2Config | LearnedConfig | TwnConfig,
+    AbsMeanConfig
+    | AbsMean2Config
+    | BinaryConfig
+    | CatQConfig
+    | CrulisConfig
+    | DltConfig
+    | ItfConfig
+    | KMeansConfig
+    | L2Config
+    | LearnedConfig
+    | LrQatConfig
+    | SeqConfig
+    | TwnConfig,
     Field(discriminator="name"),
 ]

@@ -49,6 +49,11 @@ class QuantizerConfig(BaseModel, frozen=True, extra="forbid"):
         """Whether the codes are binary, and stored in one bit."""
         return False
 
+    @property
+    def output_clip(self) -> float | None:
+        """What the outputs of a quantized linear, bias included, are clipped to on both sides; None: nothing."""
+        return None
+
     def build(self) -> Quantizer:
         raise NotImplementedError
 
@@ -73,6 +78,7 @@ class Quantizer(nn.Module):
     """
 
     binary = False
+    trains_latent = True  # False: what `start` returns stays as it is, and may have any dtype
 
     def __init__(self, group_size: int | Literal["row", "tensor"] = "row") -> None:
         super().__init__()

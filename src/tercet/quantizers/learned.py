@@ -8,7 +8,7 @@
 
 Forward uses the float16 values of alpha and gamma; their gradients pass the rounding unchanged. Before `start` it is
 `l2` (`itf` with a shift, `binary` with two levels); it begins there, or where calibration left off. `dlt` differs in
-its thresholds, `seq` in its gradients.
+its thresholds, `seq` in its gradients, `crulis` in what the latent weight is.
 """
 
 from __future__ import annotations
@@ -22,29 +22,36 @@ from tercet.quantizers.base import Quantizer, QuantizerConfig
 from tercet.quantizers.binary import Binary
 from tercet.quantizers.itf import Itf
 from tercet.quantizers.l2 import L2
-from tercet.quantizers.levels import Levels, check_levels, check_weight
+from tercet.quantizers.levels import Levels, check_levels, check_start, check_weight
 
 __all__ = ["Learned", "LearnedConfig"]
 
 
 class _Dequantize(torch.autograd.Function):
-    """alpha*T + gamma with the gradients of the module's docstring; only the codes are kept for backward."""
+    """alpha*T + gamma with the gradients of the module's docstring; only the codes are kept for backward.
+
+    `passing`, [rows, groups, columns] or less that broadcasts to it, is what dL/dw is multiplied by; None is 1.
+    """
 
     @staticmethod
-    def forward(ctx: Any, w: Tensor, scale: Tensor, shift: Tensor | None, levels: Levels) -> Tensor:
-        ctx.save_for_backward(levels.codes, scale)
+    def forward(
+        ctx: Any, w: Tensor, scale: Tensor, shift: Tensor | None, levels: Levels, passing: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(levels.codes, scale, passing)
         ctx.shifted = shift is not None
         return levels.dequantize().to(w.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        codes, scale = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+        codes, scale, passing = ctx.saved_tensors
         gradient = grads[0]
         grouped = gradient.reshape(*scale.shape, -1)
         # Levels.of flips codes of negative scales, so these are the codes of |scale|.
         towards = (grouped * codes.reshape(grouped.shape)).sum(-1, dtype=scale.dtype) * scale.sign()
         shift = grouped.sum(-1, dtype=scale.dtype) if ctx.shifted else None
-        return gradient, towards, shift, None
+        if passing is not None:
+            gradient = (grouped * passing).to(gradient.dtype).reshape(gradient.shape)
+        return gradient, towards, shift, None, None
 
 
 class Learned(Quantizer):
@@ -71,9 +78,10 @@ class Learned(Quantizer):
 
     @torch.no_grad()
     def start(self, w: Tensor, levels: Levels | None = None) -> Tensor:
+        if levels is not None:
+            check_start(levels, w, self.group_size, shift=self.with_shift, binary=self.binary)
         latent = super().start(w, levels)
-        if levels is None:
-            levels = super().solve(w)
+        levels = levels or super().solve(w)
         own = slice(0, 1) if self.group_size == "tensor" else slice(None)
         self.scale = nn.Parameter(levels.scale[own].to(latent.dtype))
         if self.with_shift:
@@ -81,11 +89,18 @@ class Learned(Quantizer):
             self.shift = nn.Parameter(shift[own].to(latent.dtype))
         return latent
 
+    def passing(self, w: Tensor, levels: Levels) -> Tensor | None:  # noqa: ARG002
+        """What dL/dQ is multiplied by to be dL/dw; broadcasts with [rows, groups, columns]. None: 1."""
+        return None
+
     def forward(self, w: Tensor) -> Tensor:
         if self.scale is None:
             return super().forward(w)
         levels = self.solve(w)
-        values: Tensor = _Dequantize.apply(w, self.scale, self.shift, levels)  # type: ignore[no-untyped-call]
+        passing = self.passing(w.detach(), levels)
+        values: Tensor = _Dequantize.apply(  # type: ignore[no-untyped-call]
+            w, self.scale, self.shift, levels, passing
+        )
         return values
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 from tercet.errors import QuantizeError
 from tercet.tensor import GROUP_SIZES, TernaryTensor
 
-__all__ = ["Levels", "check_levels", "check_weight", "nearest_latent", "round_to_levels"]
+__all__ = ["Levels", "check_levels", "check_start", "check_weight", "nearest_latent", "round_to_levels"]
 
 LARGEST = 65504.0  # float16's
 INSIDE = 1e-3  # of a scale: how far inside its code's cell a latent begins, so that rounding errors do not move it out
@@ -130,6 +130,19 @@ def check_levels(scale: Tensor, shift: Tensor | None) -> None:
     highest = scale.abs() if shift is None else scale.abs() + shift.abs()
     if not (highest <= LARGEST).all():
         raise QuantizeError("a scale or level is not finite, or beyond float16's 65504; the weights are too large")
+
+
+def check_start(levels: Levels, w: Tensor, group_size: int | str, *, shift: bool, binary: bool) -> None:
+    """Raise QuantizeError where a quantizer of these groups, with or without shifts, cannot begin with `levels`."""
+    groups = w.shape[1] // group_size if isinstance(group_size, int) else 1
+    if levels.scale.shape[1] != groups:
+        raise QuantizeError(f"the start has {levels.scale.shape[1]} groups a row, not {groups}; calibrate with as many")
+    if group_size == "tensor" and not (levels.scale == levels.scale[0]).all():
+        raise QuantizeError("the start has a scale for each row, not one for the tensor; train with row scales")
+    if levels.shift is not None and not shift:
+        raise QuantizeError("the start has shifts, which this quantizer has not; calibrate without, as by l2")
+    if binary and not levels.codes.all():
+        raise QuantizeError("the start is ternary, this quantizer binary; calibrate with binary")
 
 
 def _either(fits: list[str]) -> str:
