@@ -27,3 +27,7 @@ class EngineError(TercetError):
 
 class StorageError(TercetError):
     """A file or folder cannot be written: disk full, I/O error, no permission, or something else is there already."""
+
+
+class TrainError(TercetError):
+    """Training cannot begin or go on: a loss that is not finite, nothing to train, or a checkpoint of another run."""

@@ -28,7 +28,7 @@ from typing import Any
 
 from tercet.errors import StorageError
 
-__all__ = ["atomic_file", "atomic_folder", "write_file"]
+__all__ = ["append_file", "atomic_file", "atomic_folder", "remove_folder", "remove_stale", "sync_file", "write_file"]
 
 CHUNK = 4 << 20
 
@@ -104,6 +104,42 @@ def write_file(path: str | Path, data: Data) -> None:
             _write(descriptor, data)
         finally:
             os.close(descriptor)
+
+
+def append_file(path: str | Path, data: bytes) -> None:
+    """Adds to the end of a file, or begins one; a failure may leave a part of `data` behind what was there.
+
+    Raises StorageError. The bytes outlive this process, and the machine's after `sync_file`.
+    """
+    with _reported(Path(path)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            _write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+
+def sync_file(path: str | Path) -> None:
+    """Waits until a file's bytes are on the disk. Raises StorageError."""
+    with _reported(Path(path)):
+        _sync(Path(path))
+
+
+def remove_folder(path: str | Path) -> None:
+    """Removes a folder; while that lasts it has the name of a temporary, so that no half of it is taken for the whole.
+
+    Raises StorageError where it cannot even be renamed.
+    """
+    with _reported(Path(path)):
+        doomed = _sibling(Path(path), "tmp")
+        os.rename(path, doomed)
+        _remove(doomed)
+
+
+def remove_stale(folder: str | Path) -> None:
+    """Removes the temporaries in a folder whose writers are gone, whatever they were to become."""
+    for path in Path(folder).glob(".*.tmp-" + "[0-9a-f]" * 12):
+        _remove_if_stale(path)
 
 
 @contextlib.contextmanager
@@ -202,13 +238,17 @@ def _restore(target: Path) -> None:
 
 def _remove_stale(target: Path) -> None:
     for path in target.parent.glob(_pattern(target, "tmp")):
-        with contextlib.suppress(OSError):
-            lock = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(path)
-            finally:
-                os.close(lock)
+        _remove_if_stale(path)
+
+
+def _remove_if_stale(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(path)
+        finally:
+            os.close(lock)
 
 
 def _temporary(target: Path, create: Callable[[Path], int]) -> tuple[Path, int]:

@@ -23,7 +23,7 @@ from tercet.quantizers.l2 import L2, L2Config
 from tercet.quantizers.learned import Learned, LearnedConfig
 from tercet.quantizers.levels import Levels, round_to_levels
 from tercet.quantizers.lrqat import LrQat, LrQatConfig, recomputed
-from tercet.quantizers.model import freeze, quantize_
+from tercet.quantizers.model import freeze, quantize_, quantized
 from tercet.quantizers.seq import Seq, SeqConfig
 from tercet.quantizers.twn import Twn, TwnConfig
 
@@ -61,6 +61,7 @@ __all__ = [
     "freeze",
     "kmeans_history",
     "quantize_",
+    "quantized",
     "recomputed",
     "round_to_levels",
 ]

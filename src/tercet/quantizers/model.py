@@ -6,7 +6,7 @@ Tied weights (an embedding that is also the head) are one parameter under two na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from tercet.quantizers.base import Quantizer, QuantizerConfig
 from tercet.quantizers.levels import Levels, check_weight
 from tercet.tensor import TernaryTensor
 
-__all__ = ["freeze", "quantize_"]
+__all__ = ["freeze", "quantize_", "quantized"]
 
 
 def quantize_(
@@ -77,9 +77,8 @@ def _check_start(name: str, weight: Tensor, start: TernaryTensor | None) -> None
         raise QuantizeError(f"{name}: is {list(weight.shape)}, its start {list(start.codes.shape)}; calibrate it")
 
 
-def freeze(model: nn.Module) -> dict[str, TernaryTensor]:
-    """The ternary tensor of every quantized weight, by the name it had before `quantize_`."""
-    tensors: dict[str, TernaryTensor] = {}
+def quantized(model: nn.Module) -> Iterator[tuple[str, Quantizer, Tensor]]:
+    """Each quantized weight once: the name it had before `quantize_`, its quantizer, its latent weight."""
     seen: set[int] = set()
     for path, module in model.named_modules():
         if not parametrize.is_parametrized(module):
@@ -87,12 +86,16 @@ def freeze(model: nn.Module) -> dict[str, TernaryTensor]:
         for key, chain in cast(nn.ModuleDict, module.parametrizations).items():
             quantizer = cast(parametrize.ParametrizationList, chain)[0]
             if not isinstance(quantizer, Quantizer):
-                continue
-            original = cast(Tensor, chain.original)
-            if id(original) not in seen:
-                seen.add(id(original))
-                tensors[f"{path}.{key}" if path else key] = quantizer.freeze(original)
-    return tensors
+                continue  # another's parametrization; it may have several originals
+            latent = cast(Tensor, chain.original)
+            if id(latent) not in seen:
+                seen.add(id(latent))
+                yield f"{path}.{key}" if path else key, quantizer, latent
+
+
+def freeze(model: nn.Module) -> dict[str, TernaryTensor]:
+    """The ternary tensor of every quantized weight, by the name it had before `quantize_`."""
+    return {name: quantizer.freeze(latent) for name, quantizer, latent in quantized(model)}
 
 
 def _find(model: nn.Module, name: str) -> Tensor:

@@ -3,6 +3,17 @@
 from tercet.recipe.planning import Planned
 from tercet.recipe.reading import names
 from tercet.recipe.recipe import Recipe
-from tercet.recipe.settings import Activations, Calibrate, Distil, Divergence, Evaluate, Rule
+from tercet.recipe.settings import Activations, Calibrate, Distil, Divergence, Evaluate, Rule, Train
 
-__all__ = ["Activations", "Calibrate", "Distil", "Divergence", "Evaluate", "Planned", "Recipe", "Rule", "names"]
+__all__ = [
+    "Activations",
+    "Calibrate",
+    "Distil",
+    "Divergence",
+    "Evaluate",
+    "Planned",
+    "Recipe",
+    "Rule",
+    "Train",
+    "names",
+]

@@ -15,10 +15,12 @@ __all__ = [
     "Divergence",
     "Evaluate",
     "Keep",
+    "Precision",
     "Role",
     "Rule",
     "Settings",
     "TernaryFormat",
+    "Train",
 ]
 
 Keep = Literal["int8", "int4", "float16", "float32"]
@@ -26,6 +28,7 @@ Role = Literal["linear", "embedding", "head"]
 TernaryFormat = Literal["t2", "t19", "t5", "b1"]
 Divergence = Literal["forward", "reverse", "cakld", "eakld"]
 Activations = Literal["a16", "a8", "a4", "ternary"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -157,3 +160,36 @@ class Evaluate(Settings, frozen=True):
         if self.tokens < self.context:
             raise ValueError(f"{self.tokens} tokens do not fill one window of context {self.context}")
         return self
+
+
+class Train(Settings, frozen=True):
+    """How a task is trained: AdamW, warm-up, then a cosine to 0.
+
+    Attributes:
+        steps: of the optimizer; batch: windows of one pass, over all processes; accumulation: passes a step.
+        context: tokens a window, at which a text is cut.
+        lr, scale_lr, norm_lr: highest rates of the weights, of quantizers' own parameters, and of vectors (norms,
+            biases).
+        weight_decay: of the weights. clip: the largest norm that all gradients together may have.
+        warmup: share of the steps.
+        seed: of the order of the windows, and of what else is drawn.
+        precision: "bfloat16" products, in "float32" as the weights are, or "auto": bfloat16 where the hardware has it.
+        gradient_checkpointing: blocks are computed again in the backward pass: a third slower, with less memory.
+        checkpoint_every: steps. evaluate_every: steps; None for before the first and after the last.
+    """
+
+    steps: int = Field(ge=1)
+    batch: int = Field(default=8, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    context: int = Field(default=512, ge=2)
+    lr: float = Field(default=2e-4, ge=0)
+    scale_lr: float = Field(default=2e-5, ge=0)
+    norm_lr: float = Field(default=2e-5, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    precision: Precision = "auto"
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = Field(default=100, ge=1)
+    evaluate_every: int | None = Field(default=None, ge=1)

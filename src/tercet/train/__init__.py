@@ -1,1 +1,12 @@
-"""Training: a student with quantizers on it, distilled from the model it was."""
+"""Training: a student with quantizers on it, distilled from the model it was, by a loop that nothing can tear.
+
+`Task` is student, teacher and losses; `train` runs a task over windows of tokens into a folder of checkpoints and a
+journal; `curves` draws the journal.
+"""
+
+from tercet.train.curves import curves
+from tercet.train.loop import Evaluation, Record, Result, train
+from tercet.train.state import load_weights
+from tercet.train.task import Task
+
+__all__ = ["Evaluation", "Record", "Result", "Task", "curves", "load_weights", "train"]

@@ -1,0 +1,74 @@
+"""A tiny task to train: a Llama of 64 columns with quantizers on it, cross-entropy, and windows of random tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import tiny
+from tercet.quantizers import AbsMeanConfig, LearnedConfig, QuantizerConfig, quantize_
+from tercet.recipe import Train
+
+__all__ = ["CONTEXT", "TinyTask", "settings", "task", "weights", "windows"]
+
+CONTEXT = 12
+LEARNED = LearnedConfig(group_size=32, shift=True)
+
+
+class TinyTask(nn.Module):
+    """Cross-entropy of the student, and a random penalty, so that a lost random state shows."""
+
+    def __init__(self, student: nn.Module, noise: float) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).requires_grad_(False)
+        nn.init.ones_(self.teacher[0].weight)
+        nn.init.zeros_(self.teacher[0].bias)
+        self.noise = noise
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        ids = batch["ids"]
+        logits = self.student(input_ids=ids, use_cache=False).logits[:, :-1]
+        ce = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        norm = self.student.model.norm.weight
+        penalty = self.noise * (norm * torch.rand(norm.shape, dtype=norm.dtype)).mean()
+        return {"loss": ce + penalty, "ce": ce, "penalty": penalty}
+
+
+def task(
+    dtype: torch.dtype = torch.float32, quantizer: QuantizerConfig = LEARNED, noise: float = 0.1, **overrides: Any
+) -> TinyTask:
+    """Every linear of the second block has absmean, all others `quantizer`; embedding and head are one, and frozen."""
+    student, _, _ = tiny.model("llama", **overrides)
+    student = student.to(dtype)
+    student.get_input_embeddings().requires_grad_(False)
+    names = [name for name, parameter in student.named_parameters() if "_proj" in name and parameter.ndim == 2]
+    quantize_(student, {name: AbsMeanConfig() if "layers.1" in name else quantizer for name in names})
+    return TinyTask(student, noise)
+
+
+def windows(count: int = 20, seed: int = 0) -> NDArray[np.int64]:
+    return tiny.ids(count * CONTEXT, seed=seed).reshape(count, CONTEXT)
+
+
+def settings(**changed: Any) -> Train:
+    usual = {"steps": 12, "batch": 2, "accumulation": 2, "context": CONTEXT, "checkpoint_every": 4, "lr": 3e-3}
+    return Train.model_validate({**usual, "precision": "float32", **changed})
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """Every byte of the newest checkpoint's tensors, and the journal without times: what two runs are compared by."""
+    newest = max((folder / "checkpoints").glob("step-*"))
+    parts = {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
+    return {**parts, "step": newest.name.encode(), "journal": journal(folder)}
+
+
+def journal(folder: Path) -> bytes:
+    lines = (folder / "journal.jsonl").read_text().splitlines()
+    return "\n".join(line[: line.index(', "seconds"')] for line in lines).encode()
