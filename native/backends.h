@@ -5,6 +5,7 @@
 
 #include "vector_attention.h"
 #include "vector_linear.h"
+#include "vector_rotate.h"
 #include "vector_sampling.h"
 
 #define TERCET_LINEAR(name)                                                                                            \
@@ -33,6 +34,8 @@
      activate<V>,                                                                                                      \
      gated<V>,                                                                                                         \
      add<V>,                                                                                                           \
+     clip<V>,                                                                                                          \
+     rotate<V>,                                                                                                        \
      maxima<V>,                                                                                                        \
      weights<V>}
 

@@ -84,6 +84,11 @@ struct f32x16 {
         return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(lo), 23)),
                 _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(hi), 23))};
     }
+    template <int h>
+    f32x16 butterfly() const {
+        if constexpr (h == 8) return {_mm256_add_ps(lo, hi), _mm256_sub_ps(lo, hi)};
+        else return {pairs<h>(lo), pairs<h>(hi)};
+    }
     float sum() const {
         const __m256 a = _mm256_add_ps(lo, hi);
         const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -95,6 +100,16 @@ struct f32x16 {
         const __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
         const __m128 c = _mm_max_ps(b, _mm_movehl_ps(b, b));
         return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+    }
+
+  private:
+    template <int h>
+    static __m256 pairs(__m256 x) {
+        const __m256 other = h == 1   ? _mm256_permute_ps(x, 0xb1)
+                             : h == 2 ? _mm256_permute_ps(x, 0x4e)
+                                      : _mm256_permute2f128_ps(x, x, 1);
+        constexpr int upper = h == 1 ? 0xaa : h == 2 ? 0xcc : 0xf0;
+        return _mm256_blend_ps(_mm256_add_ps(x, other), _mm256_sub_ps(other, x), upper);
     }
 };
 

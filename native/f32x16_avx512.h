@@ -35,6 +35,15 @@ struct f32x16 {
     f32x16 shifted_left_23() const {
         return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v), 23))};
     }
+    template <int h>
+    f32x16 butterfly() const {
+        const __m512 other = h == 1   ? _mm512_permute_ps(v, 0xb1)
+                             : h == 2 ? _mm512_permute_ps(v, 0x4e)
+                             : h == 4 ? _mm512_shuffle_f32x4(v, v, 0xb1)
+                                      : _mm512_shuffle_f32x4(v, v, 0x4e);
+        constexpr __mmask16 upper = h == 1 ? 0xaaaa : h == 2 ? 0xcccc : h == 4 ? 0xf0f0 : 0xff00;
+        return {_mm512_mask_sub_ps(_mm512_add_ps(v, other), upper, other, v)};
+    }
     float sum() const {
         const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
         const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -85,6 +85,14 @@ struct f32x16 {
     f32x16 shifted_left_23() const {
         return make([&](int i) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(v[i]), 23)); });
     }
+    template <int h>
+    f32x16 butterfly() const {
+        if constexpr (h == 8)
+            return {{vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]), vsubq_f32(v[0], v[2]), vsubq_f32(v[1], v[3])}};
+        else if constexpr (h == 4)
+            return {{vaddq_f32(v[0], v[1]), vsubq_f32(v[0], v[1]), vaddq_f32(v[2], v[3]), vsubq_f32(v[2], v[3])}};
+        else return make([&](int i) { return pairs<h>(v[i]); });
+    }
     float sum() const {
         const float32x4_t a = vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]));
         return vpadds_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a)));
@@ -92,6 +100,13 @@ struct f32x16 {
     float max() const { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(v[0], v[2]), vmaxq_f32(v[1], v[3]))); }
 
 private:
+    template <int h>
+    static float32x4_t pairs(float32x4_t x) {
+        const float32x4_t other = h == 1 ? vrev64q_f32(x) : vextq_f32(x, x, 2);
+        const float32x4_t sum = vaddq_f32(x, other), difference = vsubq_f32(other, x);
+        if constexpr (h == 2) return vcombine_f32(vget_low_f32(sum), vget_high_f32(difference));
+        else return vbslq_f32(vreinterpretq_u32_u64(vdupq_n_u64(0xffffffff00000000u)), difference, sum);
+    }
     static int16x4_t rounded(float32x4_t x) { return vmovn_s32(vcvtnq_s32_f32(x)); }
 };
 

@@ -97,6 +97,11 @@ struct f32x16 {
     f32x16 shifted_left_23() const { // the bits
         return make([&](int i) { return float_of(bits_of(v[i]) << 23); });
     }
+    // Lanes i and i + h (h = 1, 2, 4 or 8), by pairs: their sum in the lower, lower minus upper in the upper one.
+    template <int h>
+    f32x16 butterfly() const {
+        return make([&](int i) { return i & h ? v[i - h] - v[i] : v[i] + v[i + h]; });
+    }
     float sum() const {
         float t[16];
         memcpy(t, v, sizeof t);

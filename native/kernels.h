@@ -124,6 +124,10 @@ typedef struct {
     void (*activate)(int32_t activation, const float* x, int64_t n, float* y);
     void (*gated)(int32_t activation, const float* gate, const float* up, int64_t n, float* y); // act(gate) * up
     void (*add)(const float* a, const float* b, int64_t n, float* y);
+    void (*clip)(const float* x, int64_t n, float limit, float* y); // to -limit .. limit; a NaN stays. y may be x
+
+    // y = H x, the orthonormal Walsh-Hadamard transform of each `dim` values; dim a power of two that divides n. y may be x.
+    void (*rotate)(const float* x, int64_t n, int32_t dim, float* y);
 
     // Of each chunk of TERCET_SAMPLE_CHUNK values, the highest of elements j, j+16, ...: highest f32[chunks][16], -inf
     // where there are none.

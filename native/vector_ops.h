@@ -143,6 +143,15 @@ void gated(int32_t function, const float* gate, const float* up, int64_t n, floa
     });
 }
 
+// A NaN stays.
+template <class V>
+void clip(const float* x, int64_t n, float limit, float* y) {
+    const V low = V::set(-limit), high = V::set(limit);
+    for_lanes<V>(n, [&](int64_t i, int lanes) {
+        store_lanes(max(low, min(high, load_lanes<V>(x + i, lanes))), y + i, lanes);
+    });
+}
+
 template <class V>
 void add(const float* a, const float* b, int64_t n, float* y) {
     for_lanes<V>(n, [&](int64_t i, int lanes) {

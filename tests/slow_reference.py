@@ -110,6 +110,20 @@ def quantize(x: list[float], group: int) -> tuple[list[int], list[float], list[i
     return codes, scales, sums
 
 
+def rotate(x: list[float], block: int) -> list[float]:
+    """One token's H x."""
+    y = list(x)
+    half = 1
+    while half < block:
+        for i in range(len(y)):
+            if i // half % 2 == 0:
+                a, b = Fraction(y[i]), Fraction(y[i + half])
+                y[i], y[i + half] = f32(a + b), f32(a - b)
+        half *= 2
+    factor = Fraction(f32(1 / math.sqrt(block)))
+    return [f32(Fraction(value) * factor) for value in y]
+
+
 def linear(
     codes: list[list[int]],
     scales: list[list[float]],

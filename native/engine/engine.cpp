@@ -169,6 +169,8 @@ void Engine::run_row_op(const RowOp& op, int begin, int end) {
         k.layernorm(data(op.a, begin), op.weight, op.bias, op.eps, static_cast<int32_t>(size / op.dim), op.dim,
                     data(op.out, begin));
         break;
+    case RowKind::clip: k.clip(data(op.a, begin), size, op.limit, data(op.out, begin)); break;
+    case RowKind::rotate: k.rotate(data(op.a, begin), size, op.dim, data(op.out, begin)); break;
     case RowKind::rope: {
         const size_t half = plan->ropes[static_cast<size_t>(op.rope)].inv_freq.size();
         if (op.a != op.out)

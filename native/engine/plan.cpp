@@ -168,6 +168,8 @@ private:
         case Kind::rmsnorm:
         case Kind::layernorm: norm(); break;
         case Kind::linear: linear(); break;
+        case Kind::clip: clip(); break;
+        case Kind::rotate: rotate(); break;
         case Kind::rope: rope(); break;
         case Kind::attention: attention(); break;
         case Kind::activation: elementwise(RowOp(RowKind::activation), 1); break;
@@ -208,6 +210,21 @@ private:
         r.function = op->function;
         for (size_t i = 0; i < inputs; ++i) expect_width(in(i), width(r.out));
         row(r);
+    }
+
+    void clip() {
+        expect(op->limit > 0 && std::isfinite(op->limit), "a clip's limit must be positive");
+        RowOp r(RowKind::clip);
+        r.limit = op->limit;
+        elementwise(std::move(r), 1);
+    }
+
+    void rotate() {
+        RowOp r(RowKind::rotate);
+        r.dim = op->dim;
+        expect(r.dim > 0 && (r.dim & (r.dim - 1)) == 0 && width(in(0)) % r.dim == 0,
+               "a rotation of " + std::to_string(r.dim) + " columns; use a power of two that divides the width");
+        elementwise(std::move(r), 1);
     }
 
     void rope() {

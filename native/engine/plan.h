@@ -26,7 +26,7 @@ struct QuantizedBuffer {
     int64_t stride = 0;
 };
 
-enum class RowKind { embed, rmsnorm, layernorm, rope, store, activation, gated, add, quantize };
+enum class RowKind { embed, rmsnorm, layernorm, clip, rotate, rope, store, activation, gated, add, quantize };
 
 struct RowOp {
     explicit RowOp(RowKind k) : kind(k) {}
@@ -36,7 +36,7 @@ struct RowOp {
     const tercet_matrix* matrix = nullptr;
     const float* weight = nullptr;
     const float* bias = nullptr;
-    float eps = 0, factor = 1;
+    float eps = 0, factor = 1, limit = 0;
     int dim = 0, heads = 0, head_dim = 0, layer = 0, rope = 0, function = 0;
     std::string name; // for messages: the weight that needs these activations
 };

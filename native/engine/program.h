@@ -16,14 +16,14 @@ struct EngineError : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-enum class Kind { embed, rmsnorm, layernorm, linear, rope, attention, activation, gated, add };
+enum class Kind { embed, rmsnorm, layernorm, linear, clip, rotate, rope, attention, activation, gated, add };
 
 // Fields as in tercet.program.Op.
 struct OpSpec {
     Kind kind = Kind::add;
     std::vector<std::string> inputs;
     std::string output, weight, bias;
-    float eps = 0, offset = 0, factor = 1;
+    float eps = 0, offset = 0, factor = 1, limit = 0;
     int dim = 0, heads = 0, kv_heads = 0, head_dim = 0, window = 0, layer = 0, rope = 0;
     int function = TERCET_SILU;
 };

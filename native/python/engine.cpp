@@ -32,7 +32,8 @@ const std::map<std::string, int> KINDS = {
     {"layernorm", static_cast<int>(Kind::layernorm)}, {"linear", static_cast<int>(Kind::linear)},
     {"rope", static_cast<int>(Kind::rope)},           {"attention", static_cast<int>(Kind::attention)},
     {"activation", static_cast<int>(Kind::activation)}, {"gated", static_cast<int>(Kind::gated)},
-    {"add", static_cast<int>(Kind::add)},
+    {"add", static_cast<int>(Kind::add)},             {"clip", static_cast<int>(Kind::clip)},
+    {"rotate", static_cast<int>(Kind::rotate)},
 };
 const std::map<std::string, int> FUNCTIONS = {
     {"silu", TERCET_SILU}, {"gelu", TERCET_GELU}, {"gelu_tanh", TERCET_GELU_TANH}};
@@ -59,7 +60,7 @@ struct Builder {
 
     void op(const std::string& kind, std::vector<std::string> inputs, const std::string& output, const std::string& weight,
             const std::string& bias, float eps, int dim, float offset, float factor, int heads, int kv_heads,
-            int head_dim, int window, int layer, int rope, const std::string& function) {
+            int head_dim, int window, int layer, int rope, const std::string& function, float limit) {
         OpSpec o;
         o.kind = static_cast<Kind>(kind_of(kind, KINDS));
         o.inputs = std::move(inputs);
@@ -77,6 +78,7 @@ struct Builder {
         o.layer = layer;
         o.rope = rope;
         o.function = kind_of(function, FUNCTIONS);
+        o.limit = limit;
         spec.ops.push_back(std::move(o));
     }
 };
@@ -155,7 +157,8 @@ void bind_engine(nb::module_& module) {
         .def("width", [](Builder& self, const std::string& name, int width) { self.spec.widths[name] = width; })
         .def("vocab", [](Builder& self, int size) { self.spec.vocab = size; })
         .def("op", &Builder::op, "kind"_a, "inputs"_a, "output"_a, "weight"_a, "bias"_a, "eps"_a, "dim"_a, "offset"_a,
-             "factor"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "layer"_a, "rope"_a, "function"_a);
+             "factor"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "layer"_a, "rope"_a, "function"_a,
+             "limit"_a);
 
     nb::class_<Sequence>(module, "Sequence")
         .def_prop_ro("length", &Sequence::length)

@@ -117,6 +117,23 @@ auto add(const std::string& isa, Floats<1> a, Floats<1> b) {
     return y;
 }
 
+auto clip(const std::string& isa, Floats<2> x, float limit) {
+    check_size(x);
+    require(limit > 0, "clip: limit must be positive");
+    auto y = like(x);
+    backend(isa)->clip(x.data(), (int64_t)x.size(), limit, y.data());
+    return y;
+}
+
+auto rotate(const std::string& isa, Floats<2> x, int dim) {
+    check_size(x);
+    require(dim > 0 && (dim & (dim - 1)) == 0 && x.shape(1) % (size_t)dim == 0,
+            "rotate: the block must be a power of two that divides the width");
+    auto y = like(x);
+    backend(isa)->rotate(x.data(), (int64_t)x.size(), dim, y.data());
+    return y;
+}
+
 } // namespace
 
 void bind_vector_ops(nb::module_& m) {
@@ -127,6 +144,8 @@ void bind_vector_ops(nb::module_& m) {
     m.def("activate", &activate);
     m.def("gated", &gated);
     m.def("add", &add);
+    m.def("clip", &clip);
+    m.def("rotate", &rotate);
 }
 
 } // namespace tercet::python

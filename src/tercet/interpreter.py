@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tercet.errors import ModelError
+from tercet.hadamard import rotated
 from tercet.program import Op, Program, Rope
 
 __all__ = ["logits", "steps"]
@@ -71,6 +72,10 @@ def _run(op: Op, inputs: tuple[Floats, ...], tensors: Mapping[str, Floats], rope
             y = _norm(op, x, tensors[op.weight], tensors[op.bias] if op.bias else np.float32(0))
         case "linear":
             y = x @ tensors[op.weight].T + (tensors[op.bias] if op.bias else np.float32(0))
+        case "clip":
+            y = np.clip(x, -np.float32(op.limit), np.float32(op.limit))
+        case "rotate":
+            y = rotated(x, op.dim)
         case "rope":
             y = _rope(op, x, ropes[op.rope])
         case "attention":

@@ -23,11 +23,13 @@ __all__ = [
     "Activations",
     "Weight",
     "backends",
+    "clip",
     "default_backend",
     "matmul",
     "matrix",
     "quantize",
     "reads",
+    "rotate",
     "row",
 ]
 
@@ -156,6 +158,22 @@ def row(packed: Weight, index: int, *, factor: float = 1.0, isa: str | None = No
     """One row dequantized, times `factor`: float32[in]. Raises EngineError where there is no such row."""
     try:
         return _native.row(isa or "", matrix(packed), index, factor)
+    except ValueError as error:
+        raise EngineError(str(error)) from None
+
+
+def rotate(x: NDArray[np.float32], block: int, *, isa: str | None = None) -> NDArray[np.float32]:
+    """As `tercet.hadamard.rotated`, the same bits: float32[n, width]. Raises EngineError where the block is none."""
+    try:
+        return _native.rotate(isa or "", _floats(x), block)
+    except ValueError as error:
+        raise EngineError(str(error)) from None
+
+
+def clip(x: NDArray[np.float32], limit: float, *, isa: str | None = None) -> NDArray[np.float32]:
+    """min(max(x, -limit), limit): float32[n, width]. Raises EngineError where the limit is not positive."""
+    try:
+        return _native.clip(isa or "", _floats(x), limit)
     except ValueError as error:
         raise EngineError(str(error)) from None
 

@@ -7,13 +7,16 @@ interpreter (`tercet.interpreter`) is the reference that tests and `verify` comp
     rmsnorm    x -> y                       weight, eps, dim, offset     y = x/rms*(weight + offset), per `dim` columns
     layernorm  x -> y                       weight, bias, eps, dim
     linear     x -> y                       weight, bias
+    clip       x -> y                       limit                        min(max(x, -limit), limit)
+    rotate     x -> y                       dim                          per `dim` columns (`tercet.hadamard`)
     rope       x -> y                       rope, heads, head_dim        rotates halves of the first rotary_dim columns
     attention  q, k, v -> y                 layer, heads, kv_heads, head_dim, window, factor
     activation x -> y                       function
     gated      gate, up -> y                function                       function(gate) * up
     add        a, b -> y
 
-A buffer holds one row of float32 for each token. Norms, rope and add may write over an input; the others never do.
+A buffer holds one row of float32 for each token. Norms, rope, add, clip and rotate may write over an input; the others
+never do.
 The first operation reads the buffer "ids", the last one writes "logits".
 """
 
@@ -27,7 +30,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Op", "Program", "Rope", "Weight"]
 
-Kind = Literal["embed", "rmsnorm", "layernorm", "linear", "rope", "attention", "activation", "gated", "add"]
+Kind = Literal[
+    "embed", "rmsnorm", "layernorm", "linear", "clip", "rotate", "rope", "attention", "activation", "gated", "add"
+]
 Function = Literal["silu", "gelu", "gelu_tanh"]
 
 
@@ -37,12 +42,13 @@ class Op:
 
     Attributes:
         weight, bias: full tensor names, such as "model.layers.0.mlp.up_proj.weight"; "" where there is none.
-        dim: columns a norm runs over (the head size for q/k norms, else the width).
+        dim: columns a norm runs over (the head size for q/k norms, else the width), or a rotation's block.
         offset: added to an RMSNorm's stored weight (Gemma stores weight - 1).
         factor: the embedding's multiplier, or attention's multiplier of q.k.
         window: keys a token sees, itself included; 0 means all before it.
         layer: index of the attention layer, which owns a slot of the KV cache.
         rope: index into `Program.ropes`.
+        limit: of a clip.
     """
 
     kind: Kind
@@ -61,6 +67,7 @@ class Op:
     layer: int = 0
     rope: int = 0
     function: Function = "silu"
+    limit: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,3 +122,16 @@ class Program:
     def linears(self) -> list[str]:
         """Names of the matrices that may be ternary."""
         return [name for name, weight in self.weights.items() if weight.role == "linear"]
+
+    @property
+    def rotations(self) -> dict[str, int]:
+        """Columns of a block of the rotation, for each matrix whose input is rotated: what is stored is W H."""
+        found: dict[str, int] = {}
+        turned: dict[str, int] = {}  # buffers that hold H x now
+        for op in self.ops:
+            if op.kind == "linear" and op.inputs[0] in turned:
+                found[op.weight] = turned[op.inputs[0]]
+            turned.pop(op.output, None)
+            if op.kind == "rotate":
+                turned[op.output] = op.dim
+        return found

@@ -9,9 +9,10 @@ from tercet import families, interpreter
 from tercet.calibrate.forward import Buffers, run
 
 
+@pytest.mark.parametrize("transforms", [{}, {"rotate": True, "clip": 2.0}])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_equals_the_interpreter(family: str) -> None:
-    _, config, tensors = tiny.model(family)
+def test_equals_the_interpreter(family: str, transforms: dict[str, object]) -> None:
+    _, config, tensors = tiny.model(family, tercet=transforms)
     program = families.program(config)
     tokens = np.stack([tiny.ids(40, seed=seed) for seed in (1, 2)])
     buffers: Buffers = {"ids": torch.from_numpy(tokens)}

@@ -6,10 +6,13 @@ import tiny
 from tercet import families
 from tercet.calibrate.stages import block_ops, live, residuals, stages
 
+TRANSFORMS = {"rotate": True, "clip": 100.0}
 
+
+@pytest.mark.parametrize("transforms", [{}, TRANSFORMS])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_blocks_and_stages_hold_every_operation_once(family: str) -> None:
-    program = families.program(tiny.config(family))
+def test_blocks_and_stages_hold_every_operation_once(family: str, transforms: dict[str, object]) -> None:
+    program = families.program({**tiny.config(family), "tercet": transforms})
     blocks = block_ops(program)
     assert len(blocks) == len(program.blocks)
     for ops, names in zip(blocks, program.blocks, strict=True):
@@ -23,8 +26,9 @@ def test_blocks_and_stages_hold_every_operation_once(family: str) -> None:
     assert live(rest) == {"x"}
 
 
-def test_llama_stops_where_inputs_change() -> None:
-    program = families.program(tiny.config("llama"))
+@pytest.mark.parametrize("transforms", [{}, TRANSFORMS])
+def test_llama_stops_where_inputs_change(transforms: dict[str, object]) -> None:
+    program = families.program({**tiny.config("llama"), "tercet": transforms})
     names = [[op.weight.split(".")[-2] for op in stage.linears] for stage in stages(block_ops(program)[1])]
     assert names == [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"], []]
 
@@ -37,8 +41,9 @@ def test_llama_stops_where_inputs_change() -> None:
         ("gemma3_text", {}),  # a norm stands between its matrices and the residual stream
     ],
 )
-def test_residuals(family: str, expected: dict[str, list[str]]) -> None:
-    program = families.program(tiny.config(family))
+@pytest.mark.parametrize("transforms", [{}, TRANSFORMS])
+def test_residuals(family: str, expected: dict[str, list[str]], transforms: dict[str, object]) -> None:
+    program = families.program({**tiny.config(family), "tercet": transforms})
     found = {}
     for index, op in enumerate(program.ops):
         if op.kind == "linear" and ".0." in op.weight and residuals(op, program.ops[index:]):

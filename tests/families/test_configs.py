@@ -241,6 +241,7 @@ def test_supported_names_every_family() -> None:
 CONFIGS = {
     **{family: tiny.config(family) for family in tiny.FAMILIES},
     **{name: config for name, (_, config) in PUBLISHED.items()},
+    "transforms": {**tiny.config("llama"), "tercet": {"rotate": 32, "clip": 100.0, "blocks": [0, 1]}},
     "yarn": tiny.config(
         "llama", rope_parameters={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
     ),

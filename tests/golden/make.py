@@ -74,6 +74,14 @@ def quantized(x: list[float], group: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+def rotation(x: list[float], block: int) -> dict[str, object]:
+    return {
+        "kind": "rotation", "cols": len(x), "block": block,
+        "in": {"x_f32": hexed("f", [x])},
+        "out": {"y_f32": hexed("f", [slow.rotate(x, block)])},
+    }  # fmt: skip
+
+
 def product(fmt: str, codes: list[list[int]], group: int, shifted: bool, biased: bool) -> dict[str, object]:
     vector = matrix(fmt, codes, group, shifted)
     rows, cols = len(codes), len(codes[0])
@@ -98,6 +106,7 @@ def vectors() -> dict[str, dict[str, object]]:
         "activations-g32": quantized(x, 32),
         "linear-t2-g32-shift-bias": product("t2", ternary(3, 64), 32, shifted=True, biased=True),
         "linear-q8-row": product("q8", integers(3, 37, 127, -127), 37, shifted=False, biased=False),
+        "rotate-b32": rotation(activations(96), 32),
     }
 
 
@@ -110,7 +119,8 @@ def page(vectors: dict[str, dict[str, object]]) -> str:
     out = []
     for name, vector in vectors.items():
         size = vector.get("shape") or [vector["cols"]]
-        what = f"{vector.get('format', 'x')} {size}, group {vector['group_size']}"
+        part = f"block {vector['block']}" if "block" in vector else f"group {vector['group_size']}"
+        what = f"{vector.get('format', 'x')} {size}, {part}"
         out += [f"**{name}**: {what}", "```"]
         for arrow, side in (("in ", vector["in"]), ("out", vector["out"])):
             for key, value in side.items():  # type: ignore[attr-defined]

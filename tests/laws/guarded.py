@@ -56,6 +56,8 @@ def float_operations(isa: str, at_end: bool, rng: np.random.Generator) -> None:
         _native.layernorm(isa, x, w[0], w[0], 1e-5)
         _native.gated(isa, 0, w[0], w[0])
         _native.add(isa, w[0], w[0])
+        _native.clip(isa, x, 1.0)
+        _native.rotate(isa, x, size & -size)
         _native.rope(isa, x, w[0, : size // 2], w[0, : size // 2])
         heads = x[:, None, :]
         for cache in range(3):

@@ -16,12 +16,17 @@ import tiny_packed
 from tercet import interpreter, kernels
 from tercet.runtime import Engine
 
-FORMATS = ["t2", "b1", "q8", "q4", "f16", "f32", "t19"]
+FORMATS = ["t2", "b1", "q8", "q4", "f16", "f32", "t19", "transforms"]
 LENGTH = 70  # more than one block of keys
+
+
+TRANSFORMS = {"rotate": True, "clip": 3.0}
 
 
 @functools.cache
 def _model(family: str, linear: str = "t2") -> tuple[Any, Any]:
+    if linear == "transforms":
+        return tiny_packed.model(family, "t2", group=32, tercet=TRANSFORMS)
     if linear == "t19":
         return tiny_packed.model(family, linear, group=128, hidden_size=128, intermediate_size=256)
     return tiny_packed.model(family, linear, group=32)
@@ -47,6 +52,14 @@ def _ids(n: int = LENGTH) -> NDArray[np.int32]:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_same_on_every_instruction_set(family: str, isa: str) -> None:
     assert np.array_equal(_engine(family, isa=isa).logits(_ids()), _expected(family))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_same_with_rotated_inputs_and_clipped_results(family: str) -> None:
+    expected = _expected(family, "transforms")
+    assert not np.array_equal(expected, _expected(family))
+    for isa in kernels.backends():
+        assert np.array_equal(_engine(family, "transforms", isa=isa, threads=2, chunk=7).logits(_ids()), expected)
 
 
 @pytest.mark.parametrize("isa", kernels.backends())
@@ -133,7 +146,7 @@ def test_the_other_ternary_formats_give_the_bits_of_t2(form: str, isa: str, capl
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-@pytest.mark.parametrize("linear", ["t2", "b1", "f16"])
+@pytest.mark.parametrize("linear", ["t2", "b1", "f16", "transforms"])
 def test_float_mode_is_the_reference(family: str, linear: str) -> None:
     program, tensors = _model(family, linear)
     got = Engine(program, tensors, activations="float32", kv="float32").logits(_ids())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kernel_cases import GROUPS, PACKED, same_bits, weight
 from tercet import _native, kernels, reference
+from tercet.hadamard import rotated
 from tercet.packing import pack
 
 F32 = NDArray[np.float32]
@@ -80,6 +81,22 @@ def test_activations(name: str, spread: float) -> None:
 def test_add(n: int) -> None:
     a, b = random(n, seed=n), random(n, seed=n + 1)
     assert same_bits(everywhere(lambda isa: _native.add(isa, a, b)), a + b)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 4, 8, 16, 32, 64, 512, 4096])
+@pytest.mark.parametrize("blocks", [1, 3, 7])
+def test_rotations_are_numpys_bits(dim: int, blocks: int) -> None:
+    x = random(3, dim * blocks, seed=dim, spread=100)
+    assert same_bits(everywhere(lambda isa: kernels.rotate(x, dim, isa=isa)), rotated(x, dim))
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_clips_are_numpys_bits_and_a_nan_stays(n: int) -> None:
+    x = random(2, n, seed=n, spread=3)
+    x[0, 0], x[1, 0], x[1, -1] = np.inf, -0.0, np.nan
+    got = everywhere(lambda isa: kernels.clip(x, 1.3, isa=isa))
+    assert same_bits(got[:, :-1], np.clip(x, np.float32(-1.3), np.float32(1.3))[:, :-1])
+    assert np.isnan(got[1, -1])
 
 
 def in_int8(x: F32) -> F32:

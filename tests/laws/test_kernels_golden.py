@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from tercet import kernels, reference
+from tercet.hadamard import rotated
 from tercet.packing import PackedTensor, pack
 from tercet.tensor import IntTensor, TernaryTensor
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ACTIVATIONS = json.loads((GOLDEN / "activations-g32.json").read_text())
+ROTATION = json.loads((GOLDEN / "rotate-b32.json").read_text())
 LINEARS = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("linear-*.json"))]
 
 
@@ -43,6 +45,13 @@ def test_activations(isa: str) -> None:
     assert codes.astype("i1").tobytes().hex() == out["codes_i8"]
     assert scale.astype("<f4").tobytes().hex() == out["scale_f32"]
     assert total.astype("<i4").tobytes().hex() == out["sum_i32"]
+
+
+@pytest.mark.parametrize("isa", [*kernels.backends(), "numpy"])
+def test_rotation(isa: str) -> None:
+    x, block = _array(ROTATION["in"]["x_f32"], "<f4", 1, ROTATION["cols"]), ROTATION["block"]
+    y = rotated(x, block) if isa == "numpy" else kernels.rotate(x, block, isa=isa)
+    assert y.astype("<f4").tobytes().hex() == ROTATION["out"]["y_f32"]
 
 
 @pytest.mark.parametrize("vector", LINEARS, ids=lambda vector: vector["name"])

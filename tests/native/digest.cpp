@@ -97,6 +97,12 @@ void operations(const tercet_backend& b, Random& random, Digest& digest) {
         }
         b.add(x.data(), x.data() + n, n, y.data());
         digest.add(y);
+        b.clip(x.data(), 2 * n, 0.75f, y.data());
+        digest.add(y);
+        for (int dim = 1; 2 * n % dim == 0; dim *= 2) {
+            b.rotate(x.data(), 2 * n, dim, y.data());
+            digest.add(y);
+        }
         std::vector<uint16_t> half = halves((size_t)(n * 20), random);
         multiply_floats(b, {TERCET_F16, 20, n, 0, 0, 0, half.data(), nullptr, nullptr}, random, digest);
         const std::vector<float> matrix = floats((size_t)(n * 20), 4, random);

@@ -75,6 +75,10 @@ class Model {
         o.eps = 1e-5f;
     }
 
+    void rotate(const char* buffer, int width, int dim) { op(Kind::rotate, {buffer}, buffer, width).dim = dim; }
+
+    void clip(const char* buffer, int width, float limit) { op(Kind::clip, {buffer}, buffer, width).limit = limit; }
+
     void rope(const char* buffer, int heads) {
         tercet::OpSpec& o = op(Kind::rope, {buffer}, buffer, heads * HEAD_DIM);
         o.heads = heads;
@@ -84,9 +88,11 @@ class Model {
     void layer(int index) {
         const std::string l = std::to_string(index) + ".";
         norm(l + "norm1", "x", "h");
+        rotate("h", HIDDEN, 32);
         linear(l + "q", "t2", "h", "q", HEADS * HEAD_DIM, HIDDEN, 0, false);
         linear(l + "k", "t2", "h", "k", KV_HEADS * HEAD_DIM, HIDDEN, 0, false);
         linear(l + "v", "b1", "h", "v", KV_HEADS * HEAD_DIM, HIDDEN, 32, true);
+        clip("q", HEADS * HEAD_DIM, 20);
         rope("q", HEADS);
         rope("k", KV_HEADS);
         tercet::OpSpec& o = op(Kind::attention, {"q", "k", "v"}, "a", HEADS * HEAD_DIM);
@@ -102,6 +108,7 @@ class Model {
         linear(l + "gate", "t2", "h", "g", WIDE, HIDDEN, 32, true);
         linear(l + "up", "q4", "h", "u", WIDE, HIDDEN, 0, false);
         op(Kind::gated, {"g", "u"}, "m", WIDE);
+        rotate("m", WIDE, 64);
         linear(l + "down", "t2", "m", "d", HIDDEN, WIDE, 0, false);
         op(Kind::add, {"x", "d"}, "x", HIDDEN);
     }

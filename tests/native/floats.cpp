@@ -28,6 +28,7 @@ class Floats {
     void norms();
     void rope();
     void elementwise();
+    void rotate();
     void matrix();
     int64_t cases() const { return cases_; }
 
@@ -186,7 +187,13 @@ void Floats::elementwise() {
     const std::vector<float> sum = everywhere("add", n, nullptr, [&](const tercet_backend* backend, float* y) {
         backend->add(a, b, n, y);
     });
+    const float limit = ldexpf(1.0f, random_.between(-3, 3));
+    const std::vector<float> clipped = everywhere("clip", n, nullptr, [&](const tercet_backend* backend, float* y) {
+        backend->clip(a, n, limit, y);
+    });
     for (int i = 0; i < n; i++) {
+        const float within = a[i] > limit ? limit : a[i] < -limit ? -limit : a[i];
+        expect_same("all", "clip", &clipped[(size_t)i], &within, 1);
         const double x = (double)a[i];
         const double tanh_of = sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x);
         const double want = function == TERCET_SILU ? x / (1 + exp(-x)) : function == TERCET_GELU
@@ -195,6 +202,25 @@ void Floats::elementwise() {
         expect_near((double)act[(size_t)i], want, 1e-6 * (1 + fabs(x)));
         expect_same("all", "gated", &gated[(size_t)i], &product, 1);
         expect_same("all", "add", &sum[(size_t)i], &total, 1);
+    }
+}
+
+// The definition: +-1/sqrt(dim) by the parity of the bits that row and column share.
+void Floats::rotate() {
+    const int dim = 1 << random_.below(10), n = dim * random_.between(1, dim < 16 ? 40 : 3);
+    const float* x = random_array(a_, n, ldexpf(1.0f, random_.between(-20, 20)));
+    const bool in_place = random_.chance(50);
+    const std::vector<float>& y = everywhere("rotate", n, x, [&](const tercet_backend* backend, float* out) {
+        backend->rotate(in_place ? out : x, n, dim, out);
+    });
+    for (int i = 0; i < n; i++) {
+        const float* block = x + i / dim * dim;
+        double sum = 0, largest = 0;
+        for (int j = 0; j < dim; j++) {
+            sum += (__builtin_parity((unsigned)(i % dim & j)) ? -1 : 1) * (double)block[j];
+            largest = fmax(largest, fabs((double)block[j]));
+        }
+        expect_near((double)y[(size_t)i], sum / sqrt((double)dim), 1e-6 * sqrt((double)dim) * largest);
     }
 }
 
@@ -254,6 +280,7 @@ int64_t sweep_floats(const Options& options) {
         floats.norms();
         floats.rope();
         floats.elementwise();
+        floats.rotate();
         floats.matrix();
     }
     return floats.cases();

@@ -69,7 +69,7 @@ def calibrate(
         weights = {name: np.array(tensors[name], np.float32) for name in names}
         known = None
         if kept:
-            kept.enter(weights)
+            kept.enter(ops, weights)
             known = kept.load()
         found = walk.block(ops, weights, known or {})
         if kept and known is None:

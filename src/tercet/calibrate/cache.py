@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tercet import __version__
 from tercet.errors import FormatError, QuantizeError
 from tercet.fsio import atomic_file
 from tercet.packing import PackedTensor, pack, unpack
+from tercet.program import Op
 from tercet.recipe import Calibrate, Planned
 from tercet.tensor import TernaryTensor
 
@@ -43,8 +44,11 @@ class BlockCache:
         self.chain = hashlib.sha256(f"{__version__} {settings!r} {dict(plan)!r} {windows.shape}".encode())
         self.chain.update(np.ascontiguousarray(windows).tobytes())
 
-    def enter(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
-        """Come to the next block, which reads these float32 weights."""
+    def enter(self, ops: Sequence[Op], weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """Come to the next block: its operations, and the float32 weights they read."""
+        # A model's config comes with its weights; whether results are clipped is chosen.
+        if clips := [op for op in ops if op.kind == "clip"]:
+            self.chain.update(repr(clips).encode())
         for name, weight in weights.items():
             self.chain.update(f"{name} {weight.shape}".encode())
             self.chain.update(np.ascontiguousarray(weight).data)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tercet.hadamard import rotated
 from tercet.program import Op, Program, Rope
 
 __all__ = ["Buffers", "run"]
@@ -38,6 +39,10 @@ def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor
             y = F.layer_norm(_heads(x, op.dim), (op.dim,), weight + op.offset, bias, op.eps).reshape(x.shape)
         case "linear":
             y = F.linear(x, weight, bias)
+        case "clip":
+            y = x.clamp(-op.limit, op.limit)
+        case "rotate":
+            y = rotated(x, op.dim)
         case "rope":
             y = _rope(op, x, program.ropes[op.rope])
         case "attention":

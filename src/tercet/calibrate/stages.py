@@ -63,7 +63,8 @@ def stages(ops: Sequence[Op]) -> list[Stage]:
 
 
 def residuals(linear: Op, after: Sequence[Op]) -> list[str]:
-    """Buffers, known when `linear` runs, that are added to its result and nothing else: the residual stream.
+    """Buffers, known when `linear` runs, that are added to its result and nothing else: the residual stream. A clip of
+    the result counts for nothing: it is there for the few values that are far out.
 
     Args:
         after: the operations from `linear` on.
@@ -72,7 +73,9 @@ def residuals(linear: Op, after: Sequence[Op]) -> list[str]:
     written = {linear.output}
     joined: list[str] = []
     for op in after[1:]:
-        if carried in op.inputs:
+        if op.kind == "clip" and op.inputs == (carried,):
+            carried = op.output
+        elif carried in op.inputs:
             if op.kind != "add":
                 break
             joined += [name for name in op.inputs if name != carried and name not in written]

@@ -41,6 +41,8 @@ def _contents_text(result: dict[str, Any]) -> str:
         f"all weights: {result['bits_per_weight']:.3f} bits each",
         f"file: {result['file_mb']:.1f} MB",
     ]
+    if result["transforms"]:
+        totals.append("linears: " + ", ".join(f"{key} {value}" for key, value in result["transforms"].items()))
     return render(headings, rows) + "\n".join(totals)
 
 
@@ -67,9 +69,10 @@ def verify(
 
 def _verify_text(result: dict[str, Any]) -> str:
     lines = [
-        f"checksums and codes: ok, {result['matrices']} packed matrices",
+        f"checksums and codes: ok, {result['matrices']} packed matrices"
+        + (f", {result['transforms']} rotations and clips" if result["transforms"] else ""),
         f"instruction sets checked: {', '.join(result['isas'])}",
-        f"integer kernels against the numpy reference: {result['mismatches']} of {result['checks']} differ",
+        f"exact kernels against the numpy reference: {result['mismatches']} of {result['checks']} differ",
         f"float kernels against the float reference: worst relative error {result['layer_error']:.1e}"
         f" ({result['worst_layer']})",
         f"logits, float activations: max abs error {result['max_abs_error']:.1e},"

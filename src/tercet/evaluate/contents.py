@@ -6,8 +6,10 @@ True bits: 8 * (codes + padding + scales + shifts) / logical weights. MB are 10^
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tercet.artifact import Artifact, is_artifact, read_header
 from tercet.errors import FormatError
@@ -38,7 +40,10 @@ class TensorContents:
 
 @dataclass(frozen=True)
 class Contents:
-    """All tensors and their totals; shares are 0..1, and None where there is no ternary weight."""
+    """All tensors and their totals; shares are 0..1, and None where there is no ternary weight.
+
+    `transforms`: what its linears compute beside W x + b (`tercet.families.transforms`); empty for most.
+    """
 
     tensors: tuple[TensorContents, ...]
     bits_per_ternary_weight: float | None
@@ -46,6 +51,7 @@ class Contents:
     ternary_share: float
     zero_share: float | None
     file_mb: float
+    transforms: dict[str, Any]
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -81,7 +87,8 @@ def _of_folder(folder: Path) -> Contents:
             bits = 8.0 * tensor.dtype.itemsize
             line = (name, tensor.shape, str(tensor.dtype), None, bits, tensor.nbytes, None)
         tensors.append(TensorContents(*line, error=errors.get(name)))
-    return _totals(tensors, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return _totals(tensors, size, artifact.config["model"].get("tercet"))
 
 
 def _of_safetensors(file: Path) -> list[TensorContents]:
@@ -108,7 +115,7 @@ def _zero_share(tensor: PackedTensor) -> float | None:
     return float((loose.codes == 0).mean()) if isinstance(loose, TernaryTensor) else None
 
 
-def _totals(tensors: list[TensorContents], file_bytes: int) -> Contents:
+def _totals(tensors: list[TensorContents], file_bytes: int, transforms: Any = None) -> Contents:
     ternary = [tensor for tensor in tensors if tensor.zero_share is not None]
     weights = sum(tensor.weights for tensor in tensors)
     ternary_weights = sum(tensor.weights for tensor in ternary)
@@ -120,4 +127,5 @@ def _totals(tensors: list[TensorContents], file_bytes: int) -> Contents:
         ternary_share=ternary_weights / max(weights, 1),
         zero_share=zeros / ternary_weights if ternary_weights else None,
         file_mb=file_bytes / 1e6,
+        transforms=dict(transforms) if isinstance(transforms, Mapping) else {},
     )

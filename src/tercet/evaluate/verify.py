@@ -2,6 +2,7 @@
 
     checksums and codes      the file is what was written
     integer kernels          every packed matrix, every instruction set of this CPU: bit-equal to numpy
+    rotations and clips      likewise, where the model has them
     float kernels            the same matrices with float activations, against the float reference
     logits                   the engine with float activations, against the numpy interpreter
 
@@ -21,7 +22,7 @@ from tercet import interpreter, kernels, reference
 from tercet.artifact import Artifact
 from tercet.evaluate.quality import quality
 from tercet.packing import PackedTensor, pack, unpack
-from tercet.program import Program
+from tercet.program import Op, Program
 from tercet.runtime import Engine
 from tercet.tensor import IntTensor, TernaryTensor
 
@@ -38,11 +39,13 @@ class Verification:
     """What was found.
 
     Attributes:
-        ok: integer kernels bit-equal everywhere, and the float path within `MAX_LOGIT_ERROR` and `MAX_KL`.
+        ok: integer kernels, rotations and clips bit-equal everywhere, and the float path within `MAX_LOGIT_ERROR` and
+            `MAX_KL`.
         max_abs_error: worst difference of a logit, engine with float activations against the interpreter.
         relative_error: its ratio to the largest logit.
         kl: KL(interpreter || engine) in nats a token.
-        matrices: packed matrices checked; checks: matrices * instruction sets; mismatches: those not bit-equal.
+        matrices: packed matrices checked; transforms: rotations and clips; checks: both, times instruction sets;
+            mismatches: those not bit-equal.
         layer_error: worst relative error of a matrix product with float activations, and worst_layer where.
         isas: instruction sets checked.
     """
@@ -52,6 +55,7 @@ class Verification:
     relative_error: float
     kl: float
     matrices: int
+    transforms: int
     checks: int
     mismatches: int
     layer_error: float
@@ -77,9 +81,10 @@ def verify(
     engine = Engine.open(artifact, threads=threads, activations="float32", kv="float32")
     loose = {name: _floats(tensor) for name, tensor in artifact.tensors.items()}
     ids = np.random.default_rng(0).integers(0, engine.vocab_size, min(tokens, engine.context))
-    inputs, expected = _run(engine.program, loose, ids)
+    inputs, transforms, expected = _run(engine.program, loose, ids)
     isas = tuple(kernels.backends())
-    mismatches, layers = 0, {"": 0.0}
+    mismatches = sum(_check_transform(*transform, isas) for transform in transforms)
+    layers = {"": 0.0}
     for done, (name, x) in enumerate(inputs.items(), start=1):
         tensor = artifact.tensors[name]
         if isinstance(tensor, PackedTensor):
@@ -95,7 +100,19 @@ def verify(
     worst = max(layers, key=lambda name: layers[name])
     ok = mismatches == 0 and relative < MAX_LOGIT_ERROR and abs(kl) < MAX_KL and layers[worst] < MAX_LOGIT_ERROR
     count = len(layers) - 1
-    return Verification(ok, difference, relative, kl, count, count * len(isas), mismatches, layers[worst], worst, isas)
+    return Verification(
+        ok=ok,
+        max_abs_error=difference,
+        relative_error=relative,
+        kl=kl,
+        matrices=count,
+        transforms=len(transforms),
+        checks=(count + len(transforms)) * len(isas),
+        mismatches=mismatches,
+        layer_error=layers[worst],
+        worst_layer=worst,
+        isas=isas,
+    )
 
 
 def _floats(tensor: PackedTensor | Floats) -> Floats:
@@ -103,15 +120,30 @@ def _floats(tensor: PackedTensor | Floats) -> Floats:
     return loose.dequantize() if isinstance(loose, TernaryTensor | IntTensor) else loose.astype(np.float32)
 
 
-def _run(program: Program, tensors: dict[str, Floats], ids: NDArray[np.int64]) -> tuple[dict[str, Floats], Floats]:
-    """What the interpreter feeds each matrix (float32[ROWS, in]), and the logits."""
+def _run(
+    program: Program, tensors: dict[str, Floats], ids: NDArray[np.int64]
+) -> tuple[dict[str, Floats], list[tuple[Op, Floats, Floats]], Floats]:
+    """What the interpreter feeds each matrix (float32[ROWS, in]); each rotation and clip with as many rows of input and
+    result; the logits."""
     inputs: dict[str, Floats] = {}
+    transforms: list[tuple[Op, Floats, Floats]] = []
     logits = np.empty((0, 0), np.float32)
     for op, arguments, result in interpreter.steps(program, tensors, ids):
         if op.kind == "linear":
             inputs[op.weight] = arguments[0][-ROWS:]
+        elif op.kind in ("rotate", "clip"):
+            transforms.append((op, arguments[0][-ROWS:], result[-ROWS:]))
         logits = result if op.output == "logits" else logits
-    return inputs, logits
+    return inputs, transforms, logits
+
+
+def _check_transform(op: Op, x: Floats, expected: Floats, isas: tuple[str, ...]) -> int:
+    """Instruction sets whose rotation or clip is not the interpreter's."""
+    found = (
+        kernels.rotate(x, op.dim, isa=isa) if op.kind == "rotate" else kernels.clip(x, op.limit, isa=isa)
+        for isa in isas
+    )
+    return sum(not np.array_equal(y, expected) for y in found)
 
 
 def _check_matrix(packed: PackedTensor, weight: Floats, x: Floats, isas: tuple[str, ...]) -> tuple[int, float]:

@@ -13,6 +13,7 @@ from tercet.errors import ModelError
 from tercet.families import gemma3, llama, mistral, phi, qwen2, qwen3
 from tercet.families.decoder import DecoderSpec, build
 from tercet.families.settings import Settings
+from tercet.families.transforms import read_transforms
 from tercet.program import Program
 
 __all__ = ["SUPPORTED", "program"]
@@ -47,7 +48,8 @@ def program(config: Mapping[str, Any]) -> Program:
     """The program of a model.
 
     Args:
-        config: what a transformers config.json holds, in the spelling of transformers 4 or 5.
+        config: what a transformers config.json holds, in the spelling of transformers 4 or 5; and under "tercet", what
+            a packed model's linears have more (`tercet.families.transforms`).
 
     Raises ModelError where the model_type or a feature is not supported, or a value is missing or impossible.
     """
@@ -60,7 +62,8 @@ def program(config: Mapping[str, Any]) -> Program:
             raise ModelError(f"config.json: {key} is set, but {reason}")
     _check_architectures(settings)
     _, defaults, spec = _FAMILIES[model_type]
-    return build(spec(Settings(config, defaults)))
+    made = spec(Settings(config, defaults))
+    return build(made, read_transforms(settings, made.shape.layers))
 
 
 def _check_architectures(settings: Settings) -> None:

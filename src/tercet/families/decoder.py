@@ -17,6 +17,8 @@ from typing import Any, Literal
 from tercet.errors import ModelError
 from tercet.families.rope import MAX_CONTEXT
 from tercet.families.settings import Settings
+from tercet.families.transforms import NONE, Transforms
+from tercet.hadamard import largest_block
 from tercet.program import Function, Op, Program, Rope, Weight
 
 __all__ = ["ACTIVATIONS", "DecoderSpec", "Shape", "build", "read_shape"]
@@ -118,17 +120,19 @@ def read_shape(config: Settings) -> Shape:
     )
 
 
-def build(spec: DecoderSpec) -> Program:
-    """The operations of a decoder, in order, and the tensors they read."""
-    return _Builder(spec).program()
+def build(spec: DecoderSpec, transforms: Transforms = NONE) -> Program:
+    """The operations of a decoder, in order, and the tensors they read. Raises ModelError where a rotation's block does
+    not divide a linear's width."""
+    return _Builder(spec, transforms).program()
 
 
 class _Builder:
-    """Collects operations, weights and buffer widths. Norms of q and k, rope, add and norms after a matrix work in
-    place; a linear's output is never its input."""
+    """Collects operations, weights and buffer widths. Norms of q and k, rope, add, norms after a matrix, rotations and
+    clips work in place; a linear's output is never its input. Linears of one input stand together."""
 
-    def __init__(self, spec: DecoderSpec) -> None:
+    def __init__(self, spec: DecoderSpec, transforms: Transforms) -> None:
         self.spec = spec
+        self.transforms = transforms  # of the block at hand
         self.ops: list[Op] = []
         self.weights: dict[str, Weight] = {}
         self.widths: dict[str, int] = {}
@@ -139,8 +143,10 @@ class _Builder:
         self.weights[embedding] = Weight((shape.vocab, shape.width), "embedding")
         self.op("embed", ("ids",), "x", shape.width, weight=embedding, factor=spec.embedding_factor)
         blocks = []
+        chosen = self.transforms
         for layer in range(shape.layers):
             first = len(self.ops)
+            self.transforms = chosen if chosen.first <= layer < chosen.end else NONE
             self.block(layer, f"model.layers.{layer}")
             blocks.append(tuple(op.weight for op in self.ops[first:] if op.kind == "linear"))
         self.normalize("x", "h", spec.final_norm)
@@ -162,6 +168,7 @@ class _Builder:
     def block(self, layer: int, name: str) -> None:
         spec = self.spec
         self.normalize("x", "h", f"{name}.input_layernorm")
+        self.rotate("h")
         self.attention(layer, f"{name}.self_attn")
         if spec.parallel:
             self.mlp(f"{name}.mlp", "z")
@@ -172,6 +179,7 @@ class _Builder:
             self.normalize("y", "y", f"{name}.post_attention_layernorm")
         self.op("add", ("x", "y"), "x", spec.shape.width)
         self.normalize("x", "h", f"{name}.{'pre_feedforward' if spec.sandwich else 'post_attention'}_layernorm")
+        self.rotate("h")
         self.mlp(f"{name}.mlp", "y")
         if spec.sandwich:
             self.normalize("y", "y", f"{name}.post_feedforward_layernorm")
@@ -183,6 +191,7 @@ class _Builder:
         columns["v"] = columns["k"]
         for part, width in columns.items():
             self.linear("h", part, f"{name}.{part}_proj", shape.width, width, spec.qkv_bias)
+        self.clip(*columns)
         for part, norm in zip("qk", spec.qk_norms or (), strict=False):
             self.normalize(part, part, f"{name}.{norm}", shape.head_dim)
         for part, heads in (("q", shape.heads), ("k", shape.kv_heads)):
@@ -200,7 +209,9 @@ class _Builder:
             window=spec.windows[layer],
             factor=spec.attention_factor,
         )
+        self.rotate("a")
         self.linear("a", "y", f"{name}.{spec.out}", columns["q"], shape.width, spec.out_bias)
+        self.clip("y")
 
     def mlp(self, name: str, output: str) -> None:
         spec, inner, width = self.spec, self.spec.shape.inner, self.spec.shape.width
@@ -208,8 +219,11 @@ class _Builder:
         buffers = ("gate", "up")[: len(into)]
         for buffer, part in zip(buffers, into, strict=True):
             self.linear("h", buffer, f"{name}.{part}", width, inner, spec.mlp_bias)
+        self.clip(*buffers)
         self.op("gated" if len(into) == 2 else "activation", buffers, "inner", inner, function=spec.function)
+        self.rotate("inner")
         self.linear("inner", output, f"{name}.{back}", inner, width, spec.mlp_bias)
+        self.clip(output)
 
     def normalize(self, source: str, target: str, name: str, dim: int = 0) -> None:
         """`dim` columns at a time (a head); the whole width by default."""
@@ -226,6 +240,24 @@ class _Builder:
         self.weights[weight] = Weight((rows, columns), "linear")
         bias = self.vector(f"{name}.bias", rows) if biased else ""
         self.op("linear", (source,), target, rows, weight=weight, bias=bias)
+
+    def rotate(self, buffer: str) -> None:
+        """The input of a block's linears, where the model's are rotated."""
+        width, chosen = self.widths[buffer], self.transforms.rotate
+        if chosen is None:
+            return
+        block = chosen or largest_block(width)
+        if width % block:
+            raise ModelError(
+                f"config.json: tercet: rotate is {block}; it must divide the width of each linear: {width}"
+            )
+        if block > 1:
+            self.op("rotate", (buffer,), buffer, width, dim=block)
+
+    def clip(self, *buffers: str) -> None:
+        """The results of a block's linears, where the model's are clipped."""
+        for buffer in buffers if self.transforms.clip is not None else ():
+            self.op("clip", (buffer,), buffer, self.widths[buffer], limit=self.transforms.clip)
 
     def vector(self, name: str, size: int) -> str:
         self.weights[name] = Weight((size,), "vector")

@@ -381,7 +381,7 @@ def _build(program: Program, tensors: Tensors, isa: str | None) -> _native.Progr
     for op in program.ops:
         builder.op(
             op.kind, list(op.inputs), op.output, op.weight, op.bias, op.eps, op.dim, op.offset, op.factor,
-            op.heads, op.kv_heads, op.head_dim, op.window, op.layer, op.rope, op.function,
+            op.heads, op.kv_heads, op.head_dim, op.window, op.layer, op.rope, op.function, op.limit,
         )  # fmt: skip
     return builder
 

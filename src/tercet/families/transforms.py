@@ -1,0 +1,66 @@
+"""What a packed model's linears compute beside W x + b: config.json["model"]["tercet"], absent in every original.
+
+    rotate   x -> H x before each linear of a block, whose stored weight is W H (`tercet.hadamard`): true for blocks of
+             the largest power of two that divides the linear's width, or the columns of a block, such as 64
+    clip     y -> min(max(y, -limit), limit) after each, its bias added: the layer of Crulis et al.
+    blocks   [first, end): the transformer blocks that have them; all by default
+
+The head and the embedding never have them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tercet.families.settings import Settings
+
+__all__ = ["NONE", "Transforms", "read_transforms"]
+
+LARGEST = 1 << 17  # columns of a block: no model is wider
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """What the linears of blocks `first` to `end` - 1 have.
+
+    Attributes:
+        rotate: columns of a block of the rotation; 0: as many as the width allows; None: not rotated.
+        clip: limit of the results; None: not clipped.
+    """
+
+    rotate: int | None = None
+    clip: float | None = None
+    first: int = 0
+    end: int = 0
+
+
+NONE = Transforms()
+
+
+def read_transforms(config: Settings, layers: int) -> Transforms:
+    """Of a config whose model has `layers` blocks. Raises ModelError where they are malformed."""
+    given = config.part("tercet")
+    where = "config.json: tercet"
+    if unknown := sorted(str(key)[:40] for key in given.keys() - {"rotate", "clip", "blocks"}):
+        raise Settings(given, {}, where).error(unknown[0], "absent: it is not known here")
+    own = Settings(given, {}, where)
+    first, end = 0, layers
+    if own.raw("blocks") is not None:
+        blocks = own.raw("blocks")
+        if not isinstance(blocks, list) or len(blocks) != 2:
+            raise own.error("blocks", "[first, end)")
+        named = Settings({"0": blocks[0], "1": blocks[1]}, {}, f"{where}: blocks")
+        first = named.integer("0", 0, layers - 1)
+        end = named.integer("1", first + 1, layers)
+    clip = None if own.raw("clip") is None else own.number("clip", 1e-6, 1e6)
+    return Transforms(_rotate(own), clip, first, end)
+
+
+def _rotate(own: Settings) -> int | None:
+    value = own.raw("rotate")
+    if value is None or isinstance(value, bool):
+        return 0 if value else None
+    block = own.integer("rotate", 2, LARGEST)
+    if block & (block - 1):
+        raise own.error("rotate", "true, false or a power of two")
+    return block
