@@ -158,7 +158,7 @@ void bind_engine(nb::module_& module) {
         .def("vocab", [](Builder& self, int size) { self.spec.vocab = size; })
         .def("op", &Builder::op, "kind"_a, "inputs"_a, "output"_a, "weight"_a, "bias"_a, "eps"_a, "dim"_a, "offset"_a,
              "factor"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "layer"_a, "rope"_a, "function"_a,
-             "limit"_a);
+             "limit"_a = 0.0f);
 
     nb::class_<Sequence>(module, "Sequence")
         .def_prop_ro("length", &Sequence::length)

@@ -67,7 +67,7 @@ class ProgramBuilder:
         layer: int,
         rope: int,
         function: str,
-        limit: float,
+        limit: float = 0.0,
     ) -> None: ...
 
 class Sequence:
