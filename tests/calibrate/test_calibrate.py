@@ -9,7 +9,7 @@ import pytest
 import tiny
 from tercet import families, interpreter
 from tercet.calibrate import calibrate, dequantized, rounded
-from tercet.calibrate.blocks import _Walk
+from tercet.calibrate.blocks import Walk
 from tercet.recipe import Calibrate, Recipe
 from tercet.tensor import IntTensor, TernaryTensor
 
@@ -78,13 +78,13 @@ def test_stopped_and_started_again_gives_the_same_bits(tmp_path: Path, monkeypat
         calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path, progress=stop)
     assert len(list(tmp_path.glob("*.npz"))) == 2
     solved_now: list[str] = []
-    solve = _Walk._solve
+    solve = Walk._solve
 
-    def counted(self: _Walk, stage: Any, *rest: Any) -> Any:
+    def counted(self: Walk, stage: Any, *rest: Any) -> Any:
         solved_now.extend(op.weight for op in stage.linears)
         return solve(self, stage, *rest)
 
-    monkeypatch.setattr(_Walk, "_solve", counted)
+    monkeypatch.setattr(Walk, "_solve", counted)
     resumed = calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path)
     assert solved_now == [name for names in program.blocks[2:] for name in names]
     for name, tensor in whole.items():

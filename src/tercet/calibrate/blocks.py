@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from tercet.quantizers import Levels, QuantizerConfig
 from tercet.recipe import Calibrate, Planned
 from tercet.tensor import TernaryTensor
 
-__all__ = ["calibrate"]
+__all__ = ["Solved", "Walk", "calibrate"]
 
 CHUNK_TOKENS = 2048
 UNSEEN = 4  # with so many chunks the last is set aside for what must not be fitted on tokens already fitted
@@ -60,7 +61,7 @@ def calibrate(
 
     Raises QuantizeError where weights do not fit their quantizer.
     """
-    walk = _Walk(program, plan, settings, torch.from_numpy(windows))
+    walk = Walk(program, plan, settings, torch.from_numpy(windows))
     kept = BlockCache(cache, plan, windows, settings) if cache else None
     blocks = block_ops(program)
     solved: dict[str, Quantized] = {}
@@ -83,7 +84,17 @@ def calibrate(
     return solved
 
 
-class _Walk:
+class Solved(Protocol):
+    """What solving makes of a matrix."""
+
+    def dequantize(self) -> Tensor:
+        """float32[out, in], what the quantized model goes on with."""
+
+    def to_tensor(self) -> Quantized:
+        """What is kept of it."""
+
+
+class Walk:
     """Both streams, as far as they have come: for each chunk of windows, the buffers of the two models."""
 
     def __init__(
@@ -165,7 +176,7 @@ class _Walk:
                 statistics.add(ternary[source], floats[source], apart)
         return statistics
 
-    def _solve(self, stage: Stage, statistics: Statistics) -> dict[str, Levels]:
+    def _solve(self, stage: Stage, statistics: Statistics) -> Mapping[str, Solved]:
         """Levels of the stage's matrices; those with the same quantizer are solved as one, row under row."""
         settings = self.settings
         together: dict[QuantizerConfig, list[str]] = {}
