@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import tiny
-from tercet.quantizers import AbsMeanConfig, LearnedConfig, QuantizerConfig, quantize_
+from tercet.quantizers import AbsMeanConfig, CrulisConfig, LearnedConfig, LrQatConfig, QuantizerConfig, quantize_
 from tercet.recipe import Train
 
-__all__ = ["CONTEXT", "TinyTask", "settings", "task", "weights", "windows"]
+__all__ = ["CONTEXT", "TinyTask", "odd_task", "settings", "task", "weights", "windows"]
 
 CONTEXT = 12
-LEARNED = LearnedConfig(group_size=32, shift=True)
 
 
 class TinyTask(nn.Module):
@@ -41,16 +41,44 @@ class TinyTask(nn.Module):
         return {"loss": ce + penalty, "ce": ce, "penalty": penalty}
 
 
+def usual(names: list[str]) -> dict[str, QuantizerConfig]:
+    """Levels that are trained in the first block, absmean in the second."""
+    learned = LearnedConfig(group_size=32, shift=True)
+    return {name: AbsMeanConfig() if "layers.1" in name else learned for name in names}
+
+
+MIXED: tuple[QuantizerConfig, ...] = (
+    LearnedConfig(group_size="tensor", shift=True),  # of whose scale two processes cannot have parts
+    CrulisConfig(group_size="row"),  # clips its latent weight after each step
+    LrQatConfig(group_size="row", base="int8", rank=4),  # whose int8 weight is frozen
+    AbsMeanConfig(group_size="tensor"),  # a mean over all rows
+    LearnedConfig(group_size="row", shift=True),
+)
+
+
+def _mixed(names: list[str]) -> dict[str, QuantizerConfig]:
+    """Quantizers of all kinds, in turns."""
+    return {name: MIXED[index % len(MIXED)] for index, name in enumerate(names)}
+
+
 def task(
-    dtype: torch.dtype = torch.float32, quantizer: QuantizerConfig = LEARNED, noise: float = 0.1, **overrides: Any
+    dtype: torch.dtype = torch.float32,
+    noise: float = 0.1,
+    chosen: Callable[[list[str]], dict[str, QuantizerConfig]] = usual,
+    **overrides: Any,
 ) -> TinyTask:
-    """Every linear of the second block has absmean, all others `quantizer`; embedding and head are one, and frozen."""
+    """Embedding and head are one, and frozen; `chosen` gives the linears their quantizers."""
     student, _, _ = tiny.model("llama", **overrides)
     student = student.to(dtype)
     student.get_input_embeddings().requires_grad_(False)
     names = [name for name, parameter in student.named_parameters() if "_proj" in name and parameter.ndim == 2]
-    quantize_(student, {name: AbsMeanConfig() if "layers.1" in name else quantizer for name in names})
+    quantize_(student, chosen(names))
     return TinyTask(student, noise)
+
+
+def odd_task() -> TinyTask:
+    """In float64: one block, quantizers of all kinds, and rows that two processes cannot share evenly."""
+    return task(torch.float64, noise=0.0, chosen=_mixed, intermediate_size=45, num_hidden_layers=1)
 
 
 def windows(count: int = 20, seed: int = 0) -> NDArray[np.int64]:
