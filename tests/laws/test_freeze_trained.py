@@ -274,3 +274,19 @@ def test_gradients_are_the_formulas() -> None:
     assert torch.equal(weight.grad, upstream)
     torch.testing.assert_close(quantizer.scale.grad, scale.grad)
     torch.testing.assert_close(quantizer.shift.grad, shift.grad)
+
+
+@pytest.mark.parametrize("method", ["dlt", "lrqat", "lrqat_bf16", "lrqat_int8"])
+def test_a_calibrated_start_is_well_inside_its_cells(method: str) -> None:
+    """Small changes, such as of the first steps, flip no code."""
+    w, quantizer = draw(10, "normal"), METHODS[method](32)
+    levels = calibrated(w, 32, False, 10)
+    latent = quantizer.start(w, levels)
+    noise = torch.rand(w.shape, generator=torch.Generator().manual_seed(0)) * 0.2 - 0.1
+    if method == "dlt":
+        latent = latent + latent * noise
+    else:
+        with torch.no_grad():
+            quantizer.b[:] = 0.1
+            quantizer.a[:] = noise[:, :4]
+    assert torch.equal(quantizer.solve(latent).codes, levels.codes)

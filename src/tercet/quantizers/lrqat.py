@@ -38,8 +38,7 @@ __all__ = ["LrQat", "LrQatConfig", "recomputed"]
 
 Base = Literal["fp32", "bf16", "int8"]
 FIXED = 64  # int8 steps a scale
-MARGIN: dict[Base, float] = {"fp32": 1e-3, "bf16": 2**-8, "int8": 1 / FIXED}
-"""How far inside its code's cell a calibrated weight begins, in scales: no less than Phi's steps there."""
+INSIDE = 0.25  # scales: how far inside its code's cell a calibrated weight begins; far more than Phi rounds
 
 
 class _LowRank(torch.autograd.Function):
@@ -108,7 +107,7 @@ class LrQat(Quantizer):
         self.b = nn.Parameter(_small(self.rank, width).to(w))
         x = w.reshape(*scale.shape, -1)
         phi = torch.where(scale[..., None] > 0, x / scale[..., None], 0).reshape(w.shape)
-        return _rounded(phi if levels is None else _inside(phi, levels.codes, MARGIN[self.base]), self.base)
+        return _rounded(phi if levels is None else _inside(phi, levels.codes), self.base)
 
     def forward(self, w: Tensor) -> Tensor:
         values: Tensor = _LowRank.apply(w, self.a, self.b, self.scale, self.c, self.solve(w))  # type: ignore[no-untyped-call]
@@ -153,9 +152,9 @@ def _small(rank: int, width: int) -> Tensor:
     return (torch.rand(rank, width, generator=torch.Generator().manual_seed(0)) * 2 - 1) / math.sqrt(width)
 
 
-def _inside(phi: Tensor, codes: Tensor, margin: float) -> Tensor:
-    """The nearest matrix to phi that rounds to the codes."""
-    zero, out = 0.5 - margin, 0.5 + margin
+def _inside(phi: Tensor, codes: Tensor) -> Tensor:
+    """The nearest matrix to phi that lies well inside the cells of the codes."""
+    zero, out = 0.5 - INSIDE, 0.5 + INSIDE
     return torch.where(codes == 0, phi.clamp(-zero, zero), torch.where(codes > 0, phi.clamp(out), phi.clamp(max=-out)))
 
 
