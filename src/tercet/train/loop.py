@@ -56,7 +56,7 @@ Record = Callable[[Mapping[str, Any]], None]
 Evaluation = Callable[[nn.Module], Mapping[str, float]]
 """The task, in eval mode and without gradients -> numbers by name."""
 
-COUNTS = 100  # of codes, over the whole run: one takes as long as the quantizers of a forward pass
+COUNTS = 20  # of codes, over the whole run: one takes longer than the quantizers of a forward pass
 
 
 @dataclass(frozen=True)
