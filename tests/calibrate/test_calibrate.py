@@ -10,7 +10,7 @@ import tiny
 from tercet import families, interpreter
 from tercet.calibrate import calibrate, dequantized, rounded
 from tercet.calibrate.blocks import Walk
-from tercet.recipe import Calibrate, Recipe
+from tercet.recipe import Calibrate, Recipe, Reconstruct
 from tercet.tensor import IntTensor, TernaryTensor
 
 SETTINGS = Calibrate(tokens=10240, context=64)
@@ -113,3 +113,34 @@ def test_a_damaged_cache_file_is_calibrated_again(tmp_path: Path, damage: bytes 
         file.write_bytes(data if damage is None else damage)
     again = calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path)
     assert all(np.array_equal(dequantized(tensor), dequantized(again[name])) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_reconstruction_beats_closed_forms(blocks: int) -> None:
+    program, tensors, plan, windows = _case(num_hidden_layers=3)
+    trained = SETTINGS.model_copy(
+        update={"reconstruct": Reconstruct(blocks=blocks, epochs=12, lr=5e-3, precision="float32")}
+    )
+    plain = calibrate(program, tensors, plan, windows, SETTINGS)
+    solved = calibrate(program, tensors, plan, windows, trained)
+    assert _kl(program, tensors, solved) < 0.9 * _kl(program, tensors, plain)
+    norms = {name for name in program.weights if name.endswith("norm.weight")}
+    assert set(solved) == {*plan, *norms}
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_reconstruction_stopped_and_started_again_gives_the_same_bits(blocks: int, tmp_path: Path) -> None:
+    program, tensors, plan, windows = _case(num_hidden_layers=4)
+    settings = SETTINGS.model_copy(update={"tokens": 2048, "reconstruct": Reconstruct(blocks=blocks, epochs=2)})
+    whole = calibrate(program, tensors, plan, windows[:32], settings)
+
+    def stop(done: int, _: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(program, tensors, plan, windows[:32], settings, cache=tmp_path, progress=stop)
+    again = calibrate(program, tensors, plan, windows[:32], settings, cache=tmp_path)
+    assert again.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert np.array_equal(dequantized(again[name]), dequantized(tensor)), name

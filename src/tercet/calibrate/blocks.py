@@ -2,13 +2,15 @@
 
 Two streams of activations go through each block: one with the original weights, one where everything before is
 already quantized. A stage (`tercet.calibrate.stages`) stops both at linears that share an input, sums their statistics
-chunk by chunk, solves, and goes on with the quantized weights. Only a block's weights, its statistics and the buffers
+chunk by chunk, solves, and goes on with the quantized weights. With `reconstruct` a solved block is trained before the
+walk goes on (`tercet.calibrate.reconstruct`). Only a block's weights, its statistics and the buffers
 still to be read are in memory. Nothing is drawn at random: the same windows, settings and threads give the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Protocol
@@ -22,13 +24,13 @@ from tercet.calibrate.cache import BlockCache
 from tercet.calibrate.final_norm import fit_gains, fit_sureness
 from tercet.calibrate.forward import Buffers, run
 from tercet.calibrate.keep import Quantized, dequantized, rounded
+from tercet.calibrate.reconstruct import Piece, forward, reconstruct
 from tercet.calibrate.solve import solve
 from tercet.calibrate.stages import Stage, block_ops, live, residuals, stages
 from tercet.calibrate.statistics import Statistics
 from tercet.program import Op, Program
 from tercet.quantizers import Levels, QuantizerConfig
 from tercet.recipe import Calibrate, Planned
-from tercet.tensor import TernaryTensor
 
 __all__ = ["Solved", "Walk", "calibrate"]
 
@@ -73,12 +75,15 @@ def calibrate(
             kept.enter(ops, weights)
             known = kept.load()
         found = walk.block(ops, weights, known or {})
+        if settings.reconstruct:
+            found |= walk.reconstruct(ops, weights, found, known)
         if kept and known is None:
-            kept.save({name: tensor for name, tensor in found.items() if isinstance(tensor, TernaryTensor)})
+            kept.save({name: found[name] for name in found if name not in plan or plan[name].quantizer})
         solved.update(found)
         if progress:
             progress(index + 1, len(blocks))
     solved.update({name: rounded(tensors[name], plan[name]) for name in plan if name not in solved})
+    walk.forget()
     norm, head = program.ops[-2:]
     solved[norm.weight] = walk.last_norm(norm, tensors[norm.weight], dequantized(solved[head.weight]))
     return solved
@@ -92,6 +97,16 @@ class Solved(Protocol):
 
     def to_tensor(self) -> Quantized:
         """What is kept of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """A block that may be trained: its original weights, what they have become, and the stream in front of it."""
+
+    ops: Sequence[Op]
+    original: Mapping[str, Tensor]
+    solved: Mapping[str, Quantized]
+    entries: list[Buffers]
 
 
 class Walk:
@@ -111,15 +126,19 @@ class Walk:
         chunks = torch.split(windows, max(1, CHUNK_TOKENS // windows.shape[1]))
         self.streams: list[tuple[Buffers, Buffers]] = [({"ids": ids}, {"ids": ids}) for ids in chunks]
         self.seen = len(chunks) - (len(chunks) >= UNSEEN)  # no statistics are made of the last chunk
+        self.entries: list[Buffers] = []  # of the quantized stream, in front of the block that `block` was in
+        self.behind: _Trained | None = None  # the block before, where two are trained together
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def block(
-        self, ops: Sequence[Op], weights: Mapping[str, NDArray[np.float32]], known: Mapping[str, TernaryTensor]
+        self, ops: Sequence[Op], weights: Mapping[str, NDArray[np.float32]], known: Mapping[str, Quantized]
     ) -> dict[str, Quantized]:
         """Solve a block's matrices, or take them from `known`, and lead both streams through it."""
         original = {name: torch.from_numpy(weight) for name, weight in weights.items()}
         quantized = dict(original)
-        solved: dict[str, Quantized] = dict(known)
+        solved: dict[str, Quantized] = {name: known[name] for name in weights if name in known}
+        if self.settings.reconstruct:
+            self.entries = [dict(ternary) for _, ternary in self.streams]
         for name in weights:
             if name in self.plan and self.plan[name].quantizer is None:
                 solved[name] = rounded(weights[name], self.plan[name])
@@ -133,7 +152,50 @@ class Walk:
                 quantized[name] = levels.dequantize()
         return solved
 
-    @torch.inference_mode()
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        ops: Sequence[Op],
+        weights: Mapping[str, NDArray[np.float32]],
+        found: Mapping[str, Quantized],
+        known: Mapping[str, Quantized] | None,
+    ) -> dict[str, Quantized]:
+        """Train the block that `block` found, with the one before it where two are trained; lead the stream through.
+
+        Args:
+            known: what training gave an earlier run; then nothing is trained.
+        """
+        settings = self.settings.reconstruct
+        assert settings is not None
+        own = _Trained(ops, {name: torch.from_numpy(weight) for name, weight in weights.items()}, found, self.entries)
+        trained = [own] if self.behind is None else [self.behind, own]
+        pieces = [Piece(each.ops, each.original, {**each.solved, **(known or {})}) for each in trained]
+        # Only the windows that statistics are made of: the others are to stay unseen.
+        if known is None:
+            pairs = zip(trained[0].entries[: self.seen], self.streams, strict=False)
+            entries, targets = zip(*((entry, floats[ops[-1].output]) for entry, (floats, _) in pairs), strict=True)
+            reconstruct(self.program, pieces, entries, targets, ops[-1].output, settings)
+        solved = {name: tensor for piece in pieces for name, tensor in piece.solved().items()}
+        needed = live(self.ahead)
+        for (_, ternary), entry in zip(self.streams, trained[0].entries, strict=True):
+            after = forward(self.program, pieces, entry)
+            ternary.clear()
+            ternary.update({name: after[name] for name in needed})
+        if settings.blocks == 2:
+            self.behind = _Trained(ops, own.original, {**found, **solved}, self._between(trained, pieces))
+        return solved
+
+    def _between(self, trained: Sequence[_Trained], pieces: Sequence[Piece]) -> list[Buffers]:
+        """The stream in front of the last of the pieces, as the pieces before it are now."""
+        if len(pieces) == 1:
+            return trained[0].entries
+        return [forward(self.program, pieces[:-1], entry) for entry in trained[0].entries]
+
+    def forget(self) -> None:
+        """Drop what only the blocks needed."""
+        self.entries, self.behind = [], None
+
+    @torch.no_grad()
     def last_norm(self, op: Op, weight: NDArray[np.float32], head: NDArray[np.float32]) -> NDArray[np.float32]:
         """The weight of the norm before the head, fitted to the dequantized `head`."""
         plain = {op.weight: torch.full(weight.shape, 1 - op.offset), op.bias: torch.zeros(weight.shape)}

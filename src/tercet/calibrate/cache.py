@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet import __version__
+from tercet.calibrate.keep import Quantized
 from tercet.errors import FormatError, QuantizeError
 from tercet.fsio import atomic_file
 from tercet.packing import PackedTensor, pack, unpack
@@ -57,7 +58,7 @@ class BlockCache:
     def path(self) -> Path:
         return self.folder / f"{self.chain.hexdigest()[:32]}.npz"
 
-    def load(self) -> dict[str, TernaryTensor] | None:
+    def load(self) -> dict[str, Quantized] | None:
         """The block's tensors, or None where they are not there or cannot be read."""
         try:
             with np.load(self.path, allow_pickle=False) as file:
@@ -65,10 +66,13 @@ class BlockCache:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, FormatError, QuantizeError):
             return None
 
-    def save(self, solved: Mapping[str, TernaryTensor]) -> None:
-        """Keep the block's tensors. Raises StorageError where the disk refuses them."""
+    def save(self, solved: Mapping[str, Quantized]) -> None:
+        """Keep the block's ternary tensors and norms. Raises StorageError where the disk refuses them."""
         arrays: dict[str, NDArray[np.generic]] = {"names": np.frombuffer(json.dumps(list(solved)).encode(), np.uint8)}
         for name, tensor in solved.items():
+            if isinstance(tensor, np.ndarray):
+                arrays[f"{name}:values"] = tensor
+                continue
             packed = pack(tensor, "t2")  # a quarter of the codes; binary ones fit too
             arrays[f"{name}:sizes"] = np.array([*packed.shape, packed.group_size])
             parts = (packed.codes, packed.scale, packed.shift)
@@ -78,7 +82,10 @@ class BlockCache:
         atomic_file(self.path, data.getvalue())
 
 
-def _tensor(file: Mapping[str, NDArray[Any]], name: str) -> TernaryTensor:
+def _tensor(file: Mapping[str, NDArray[Any]], name: str) -> Quantized:
+    if f"{name}:values" in file:
+        values: NDArray[np.float32] = file[f"{name}:values"]
+        return values
     rows, cols, group_size = map(int, file[f"{name}:sizes"])
     shift = file.get(f"{name}:2")
     tensor = unpack(PackedTensor("t2", (rows, cols), group_size, file[f"{name}:0"], file[f"{name}:1"], shift))

@@ -3,7 +3,17 @@
 from tercet.recipe.planning import Planned
 from tercet.recipe.reading import names
 from tercet.recipe.recipe import Recipe
-from tercet.recipe.settings import Activations, Calibrate, Distil, Divergence, Evaluate, Rule, Train
+from tercet.recipe.settings import (
+    Activations,
+    Calibrate,
+    Distil,
+    Divergence,
+    Evaluate,
+    Precision,
+    Reconstruct,
+    Rule,
+    Train,
+)
 
 __all__ = [
     "Activations",
@@ -12,7 +22,9 @@ __all__ = [
     "Divergence",
     "Evaluate",
     "Planned",
+    "Precision",
     "Recipe",
+    "Reconstruct",
     "Rule",
     "Train",
     "names",

@@ -16,6 +16,7 @@ __all__ = [
     "Evaluate",
     "Keep",
     "Precision",
+    "Reconstruct",
     "Role",
     "Rule",
     "Settings",
@@ -76,6 +77,25 @@ class Rule(Settings, frozen=True):
         return ("linear",) if self.quantizer else ("linear", "embedding", "head")
 
 
+class Reconstruct(Settings, frozen=True):
+    """Training a block, or two at a time, to give what the float model's blocks give (`tercet.calibrate.reconstruct`).
+
+    Attributes:
+        epochs: over the calibration's tokens, for each block.
+        blocks: trained together: 1, or 2, the window that slides over the model.
+        lr, scale_lr: highest rates of the latent weights, and of scales and norms.
+        precision: "bfloat16" products, "float32", or "auto": bfloat16 where the hardware has it.
+        seed: of the order of the windows.
+    """
+
+    epochs: int = Field(default=4, ge=1, le=1000)
+    blocks: Literal[1, 2] = 1
+    lr: float = Field(default=5e-4, ge=0)
+    scale_lr: float = Field(default=2e-4, ge=0)
+    precision: Precision = "auto"
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+
+
 class Calibrate(Settings, frozen=True):
     """Closed-form calibration, block by block.
 
@@ -88,6 +108,7 @@ class Calibrate(Settings, frozen=True):
         damping: added to the Hessian's diagonal, in units of its mean.
         seed: of what is drawn at random.
         text: "default" (cached articles), "generated" (by the model itself) or a text file.
+        reconstruct: what the closed forms leave is trained away, block by block; None for closed forms alone.
     """
 
     tokens: int = Field(default=40960, ge=2)
@@ -98,6 +119,7 @@ class Calibrate(Settings, frozen=True):
     damping: float = Field(default=0.01, gt=0, le=1)
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     text: str = Field(default="default", min_length=1)
+    reconstruct: Reconstruct | None = None
 
     @model_validator(mode="after")
     def _window_fits(self) -> Calibrate:

@@ -62,18 +62,16 @@ class _Shared:
 
     def __init__(self, kind: Activations) -> None:
         self.kind = kind
-        self.key: tuple[int, int, int] | None = None
-        self.held: tuple[Tensor, Tensor] | None = None
+        self.held: tuple[Tensor, int, Tensor] | None = None
 
     def __call__(self, x: Tensor, group: int) -> Tensor:
-        key = (id(x), x._version, group)
-        if self.held is None or self.key != key or self.held[0] is not x:
+        if self.held is None or self.held[0] is not x or self.held[1] != group:
             result: Tensor = _Quantize.apply(x, self.kind, group)  # type: ignore[no-untyped-call]
-            self.key, self.held = key, (x, result)
-        return self.held[1]
+            self.held = x, group, result
+        return self.held[2]
 
     def forget(self) -> None:
-        self.key = self.held = None
+        self.held = None
 
 
 def quantize_activations(model: nn.Module, groups: Mapping[str, int], kind: Activations) -> list[RemovableHandle]:
