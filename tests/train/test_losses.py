@@ -43,6 +43,15 @@ def test_divergences(kind: str) -> None:
     assert divergence(kind, TEACHER, TEACHER, LABELS).abs().max() < 1e-5
 
 
+def test_the_forward_gradient_is_that_of_the_formula() -> None:
+    student = STUDENT.double().requires_grad_()
+    upstream = torch.rand(7, generator=G)
+    (kl(TEACHER.double().softmax(-1), student.softmax(-1)) * upstream).sum().backward()
+    own = STUDENT.clone().requires_grad_()
+    (divergence("forward", own, TEACHER) * upstream).sum().backward()
+    torch.testing.assert_close(own.grad.double(), student.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_topk_has_one_bucket_for_the_rest() -> None:
     t, s = TEACHER.double().softmax(-1), STUDENT.double().softmax(-1)
     values, index = TEACHER.log_softmax(-1).topk(6)

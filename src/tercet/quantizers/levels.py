@@ -16,7 +16,9 @@ from tercet.tensor import GROUP_SIZES, TernaryTensor
 __all__ = ["Levels", "check_levels", "check_start", "check_weight", "nearest_latent", "round_to_levels"]
 
 LARGEST = 65504.0  # float16's
-INSIDE = 1e-3  # of a scale: how far inside its code's cell a latent begins, so that rounding errors do not move it out
+INSIDE = (
+    0.5  # of half a scale: how far inside its code's cell a latent begins; at the edge the first steps would flip it
+)
 
 
 @dataclass(frozen=True, eq=False)

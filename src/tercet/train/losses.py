@@ -16,6 +16,7 @@ A teacher stored as its k likeliest tokens is compared in k + 1 outcomes: those,
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +36,10 @@ def divergence(kind: Divergence, student: Tensor, teacher: Tensor, labels: Tenso
         student, teacher: logits [tokens, vocab].
         labels: int64[tokens], the tokens that came next, -100 where none did; cakld needs them.
     """
-    s, t = F.log_softmax(student.float(), -1), F.log_softmax(teacher.float(), -1)
     if kind == "forward":
-        return _kl(t, s)
+        forward: Tensor = _Forward.apply(student, teacher)  # type: ignore[no-untyped-call]
+        return forward
+    s, t = F.log_softmax(student.float(), -1), F.log_softmax(teacher.float(), -1)
     if kind == "reverse":
         return _kl(s, t)
     share = _label_share(t, labels) if kind == "cakld" else (1 - _entropy(t).mean() / FLAT).clamp(0, 1)
@@ -60,6 +62,24 @@ def topk_divergence(student: Tensor, values: Tensor, index: Tensor) -> Tensor:
 def cross_entropy(student: Tensor, labels: Tensor) -> Tensor:
     """float32[tokens]: -log S(label); 0 where the label is -100."""
     return F.cross_entropy(student.float(), labels, reduction="none")
+
+
+class _Forward(torch.autograd.Function):
+    """KL(T || S) with its gradient S - T: half the passes over the vocabulary that autograd makes."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        s, t = F.log_softmax(student, -1, dtype=torch.float32), F.log_softmax(teacher, -1, dtype=torch.float32)
+        p = t.exp()
+        divergences = torch.linalg.vecdot(p, t.sub_(s))
+        ctx.save_for_backward(s, p)
+        ctx.dtype = student.dtype
+        return divergences
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        s, p = ctx.saved_tensors
+        return s.exp().sub_(p).mul_(grads[0][:, None]).to(ctx.dtype), None
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
