@@ -54,7 +54,7 @@ class Piece:
                 levels = Levels.from_tensor(tensor)
                 binary = not bool((levels.codes == 0).any())
                 group = weight.shape[1] // levels.scale.shape[1]
-                quantizer = Learned(group if levels.scale.shape[1] > 1 else "row", tensor.shift is not None, binary)  # type: ignore[arg-type]
+                quantizer = Learned(group if levels.scale.shape[1] > 1 else "row", tensor.shift is not None, binary)
                 self.latents[name] = nn.Parameter(quantizer.start(weight, levels))
                 self.quantizers[name] = quantizer
             elif weight.ndim == 1:

@@ -79,7 +79,8 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         s, p = ctx.saved_tensors
-        return s.exp().sub_(p).mul_(grads[0][:, None]).to(ctx.dtype), None
+        gradient: Tensor = s.exp().sub_(p).mul_(grads[0][:, None]).to(ctx.dtype)
+        return gradient, None
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
