@@ -14,6 +14,7 @@ from tercet.evaluate import compare, windows
 from tercet.evaluate.float_model import FloatModel
 from tercet.evaluate.models import EngineModel
 from tercet.pipeline import quantize
+from tercet.recipe import Recipe
 from tercet.runtime import Engine, Tokenizer
 
 
@@ -31,7 +32,18 @@ def folders(source: sources.Source, tmp_path_factory: pytest.TempPathFactory) ->
     file.write_text(smollm2.text(0), encoding="utf-8")
     for recipe in ("w1.58", "w1.58-rounded"):
         quantize(source, place / recipe, recipe, text=file, tokens=2048, eval_tokens=0)
-    return {recipe: place / recipe for recipe in ("w1.58", "w1.58-rounded")}
+    quantize(source, place / "distilled", distilled(file), text=file, tokens=2048, eval_tokens=0)
+    return {recipe: place / recipe for recipe in ("w1.58", "w1.58-rounded", "distilled")}
+
+
+def distilled(text: Path) -> Recipe:
+    """W1.58 with levels that are trained: a few hundred tokens of it, in float32 as on any CPU."""
+    fields = Recipe.load("w1.58").model_dump(mode="json")
+    fields["rules"][0] = {"quantizer": "learned"}
+    fields["distil"] = {"text": str(text)}
+    fields["train"] = {"steps": 12, "batch": 4, "context": 64, "lr": 4e-4, "scale_lr": 4e-4, "norm_lr": 4e-4}
+    fields["train"]["precision"] = "float32"
+    return Recipe.parse(fields)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +58,16 @@ def test_calibration_saves_most_of_what_rounding_destroys(
     got = compare(models, held_out, FloatModel(source.model()))
     assert got["w1.58"].kl < 0.5 * got["w1.58-rounded"].kl
     assert got["w1.58"].top1_agreement > got["w1.58-rounded"].top1_agreement
+    assert got["distilled"].kl < 0.95 * got["w1.58"].kl
 
 
+@pytest.mark.parametrize("recipe", ["w1.58", "distilled"])
 def test_the_engine_computes_what_torch_computes_with_the_same_weights(
-    source: sources.Source, folders: dict[str, Path], held_out: np.ndarray
+    source: sources.Source, folders: dict[str, Path], held_out: np.ndarray, recipe: str
 ) -> None:
-    teacher = FloatModel(smollm2.dequantized(source, folders["w1.58"]))
-    checked = Engine.open(folders["w1.58"], activations="float32", kv="float32")
-    models = {"int8": EngineModel(Engine.open(folders["w1.58"])), "float": EngineModel(checked)}
+    teacher = FloatModel(smollm2.dequantized(source, folders[recipe]))
+    checked = Engine.open(folders[recipe], activations="float32", kv="float32")
+    models = {"int8": EngineModel(Engine.open(folders[recipe])), "float": EngineModel(checked)}
     got = compare(models, held_out[:2], teacher)
     assert got["int8"].kl < 0.01
     assert got["int8"].top1_agreement >= 0.95

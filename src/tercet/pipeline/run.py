@@ -1,7 +1,7 @@
-"""source -> plan -> calibrated or rounded tensors -> packed folder -> comparison with the original.
+"""source -> plan -> calibrated or rounded tensors -> distilled -> packed folder -> comparison with the original.
 
-A loop over stages without state of its own: what can be resumed (blocks already calibrated, sources already converted)
-lies in the cache, keyed by content; the folder appears whole, by one rename, or not at all.
+A loop over stages without state of its own: what can be resumed (blocks already calibrated, checkpoints of training,
+sources already converted) lies in the cache, keyed by content; the folder appears whole, by one rename, or not at all.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tercet.evaluate.rows import Row, markdown
 from tercet.pipeline.card import append, card
 from tercet.pipeline.compare import compare_with_original, protocol
 from tercet.pipeline.convert import convert
+from tercet.pipeline.distil import distil
 from tercet.pipeline.measure import Progress, silent
 from tercet.pipeline.texts import Text, choose
 from tercet.program import Program
@@ -102,6 +103,8 @@ def quantize(
     plan = rules.plan(program)
     folder = _checked_target(Path(out))
     quantized, used = _quantized(origin, program, rules, plan, text, threads, step)
+    if rules.distil is not None:
+        quantized = distil(origin, program, rules, plan, quantized, cache_dir() / "training", step)
     packed, errors = convert(program, origin.tensors(), plan, quantized, lambda i, n: step("pack", i, n))
     artifact.save(
         folder,

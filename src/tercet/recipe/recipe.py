@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tercet.errors import RecipeError
 from tercet.program import Program
 from tercet.recipe.planning import Group, Planned, plan
 from tercet.recipe.reading import read
-from tercet.recipe.settings import Calibrate, Evaluate, Rule, Settings, TernaryFormat
+from tercet.recipe.settings import Calibrate, Distil, Evaluate, Rule, Settings, TernaryFormat, Train
 
 __all__ = ["Recipe"]
 
@@ -26,6 +26,7 @@ class Recipe(Settings, frozen=True):
             or "auto": the largest of these that divides every width it is for.
         format: how ternary codes are stored where a rule does not say it. Binary ones are stored as b1.
         calibrate: None for plain rounding.
+        distil, train: what the calibrated (or rounded) model learns, and how; both or neither.
         evaluate: how the result is compared with the original.
     """
 
@@ -35,6 +36,8 @@ class Recipe(Settings, frozen=True):
     group_size: Group = "auto"
     format: TernaryFormat = "t2"
     calibrate: Calibrate | None = Calibrate()
+    distil: Distil | None = None
+    train: Train | None = None
     evaluate: Evaluate = Evaluate()
 
     @field_validator("rules")
@@ -43,6 +46,12 @@ class Recipe(Settings, frozen=True):
         if not rules:
             raise ValueError("give at least one rule")
         return rules
+
+    @model_validator(mode="after")
+    def _trained_on_something(self) -> Recipe:
+        if (self.distil is None) != (self.train is None):
+            raise ValueError("`distil` says what is learnt and `train` how: give both, or neither")
+        return self
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Recipe:

@@ -140,6 +140,8 @@ class Distil(Settings, frozen=True):
         blocks: indices that off, hidden and relations look at, negative ones from the end; None for all.
         top_k: of the teacher's logits, stored once for all epochs; None computes whole logits at each step.
         activations: what linears' inputs are quantized to while training; the engine runs a8.
+        text: "default" (cached articles), "generated" (by the model itself) or a text file.
+        tokens: of the text at most; None for all of it.
     """
 
     divergence: Divergence = "forward"
@@ -151,6 +153,8 @@ class Distil(Settings, frozen=True):
     blocks: tuple[int, ...] | None = None
     top_k: int | None = Field(default=None, ge=1, le=1024)
     activations: Activations = "a8"
+    text: str = Field(default="default", min_length=1)
+    tokens: int | None = Field(default=None, ge=2)
 
     @property
     def has_teacher(self) -> bool:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 import tercet
+from tercet.calibrate.precision import uses_bfloat16
 from tercet.errors import TrainError
 from tercet.recipe.settings import Train
-from tercet.train.precision import uses_bfloat16
 from tercet.train.processes import Processes
 
 __all__ = ["check", "identity"]

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
+from tercet.calibrate.precision import uses_bfloat16
 from tercet.errors import TrainError
 from tercet.quantizers import quantized
 from tercet.recipe.settings import Train
@@ -40,7 +41,6 @@ from tercet.train.identity import check, identity
 from tercet.train.interrupt import Interrupt
 from tercet.train.journal import Journal
 from tercet.train.parameters import adamw, set_rates, trained
-from tercet.train.precision import uses_bfloat16
 from tercet.train.processes import Processes, whole
 from tercet.train.random_state import pack_state, restore_state
 from tercet.train.state import all_finite, optimizer_tensors, restore_optimizer, restore_weights, weight_tensors

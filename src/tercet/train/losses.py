@@ -16,7 +16,7 @@ A teacher stored as its k likeliest tokens is compared in k + 1 outcomes: those,
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +37,7 @@ def divergence(kind: Divergence, student: Tensor, teacher: Tensor, labels: Tenso
         labels: int64[tokens], the tokens that came next, -100 where none did; cakld needs them.
     """
     if kind == "forward":
-        forward: Tensor = _Forward.apply(student, teacher)  # type: ignore[no-untyped-call]
-        return forward
+        return cast(Tensor, _Forward.apply(student, teacher))  # type: ignore[no-untyped-call]
     s, t = F.log_softmax(student.float(), -1), F.log_softmax(teacher.float(), -1)
     if kind == "reverse":
         return _kl(s, t)
@@ -71,7 +70,7 @@ class _Forward(torch.autograd.Function):
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
         s, t = F.log_softmax(student, -1, dtype=torch.float32), F.log_softmax(teacher, -1, dtype=torch.float32)
         p = t.exp()
-        divergences = torch.linalg.vecdot(p, t.sub_(s))
+        divergences: Tensor = torch.linalg.vecdot(p, t.sub_(s))
         ctx.save_for_backward(s, p)
         ctx.dtype = student.dtype
         return divergences

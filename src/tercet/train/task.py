@@ -28,7 +28,7 @@ class Task(nn.Module):
     """Attributes: student, teacher (None where no loss needs one), settings.
 
     `forward` takes a batch {"ids": int64[windows, tokens]}, and, where `settings.top_k` is set, "values"
-    float16[windows, tokens, k] and "index" int64[windows, tokens, k]. It returns {"loss": ..., and each of its parts},
+    float16[windows, tokens, k] and "index" int[windows, tokens, k]. It returns {"loss": ..., and each of its parts},
     0-dim.
     """
 
@@ -134,7 +134,7 @@ class _Rows:
         found: dict[str, tuple[float, Tensor]] = {}
         settings, labels = self.settings, self.labels[rows]
         if self.stored is not None:
-            found["kl"] = settings.kl, topk_divergence(logits, self.stored[0][rows], self.stored[1][rows])
+            found["kl"] = settings.kl, topk_divergence(logits, self.stored[0][rows], self.stored[1][rows].long())
         elif settings.kl and self.wanted is not None and self.teacher_head is not None:
             with torch.no_grad():
                 teacher = self.wanted[rows].to(self.teacher_head.dtype) @ self.teacher_head.T

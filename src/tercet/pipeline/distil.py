@@ -1,0 +1,151 @@
+"""Distillation as a stage of `quantize`: the calibrated model learns from the original, and is frozen again.
+
+The student is the transformers model with quantizers on it, started from calibration's codes and scales. What is kept
+in int8 or floats it sees dequantized, and does not train. Checkpoints and journal lie in the cache, under a name made
+of all that decides the result: the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tercet import sources
+from tercet.calibrate import Quantized, dequantized
+from tercet.calibrate.precision import uses_bfloat16
+from tercet.evaluate import quality, spread, windows
+from tercet.evaluate.float_model import FloatModel
+from tercet.pipeline.measure import Progress
+from tercet.pipeline.texts import choose
+from tercet.program import Program
+from tercet.quantizers import freeze, quantize_
+from tercet.recipe import Distil, Planned, Recipe, Train
+from tercet.runtime import Tokenizer
+from tercet.tensor import TernaryTensor
+from tercet.train import Task, train
+from tercet.train.activations import quantize_activations
+from tercet.train.teacher import stored_logits
+
+__all__ = ["distil", "student_of"]
+
+VALIDATION = 4096  # tokens that perplexity is measured on while training
+GENERATED = 1 << 18  # tokens the model writes where there is no text and no number is given
+
+
+def distil(
+    source: sources.Source,
+    program: Program,
+    recipe: Recipe,
+    plan: Mapping[str, Planned],
+    quantized: Mapping[str, Quantized],
+    cache: Path,
+    step: Progress,
+) -> dict[str, Quantized]:
+    """Every planned matrix and every vector after training.
+
+    Args:
+        quantized: from calibration or rounding.
+        cache: folder of runs.
+        step: called with (what, done, total).
+
+    Raises TrainError, StorageError and those of the quantizers.
+    """
+    settings, how = recipe.distil, recipe.train
+    assert settings is not None
+    assert how is not None
+    cut = _windows(source, program, settings, how)
+    folder = cache / _name(source, recipe, cut)
+    student = student_of(source.model(), plan, quantized, settings)
+    arrays: dict[str, NDArray[Any]] = {"ids": cut}
+    teacher = source.model() if settings.has_teacher else None
+    if settings.top_k and teacher is not None:
+        key = {"source": source.origin}
+        arrays |= stored_logits(teacher, cut, settings.top_k, cache, key, lambda i, n: step("ask the teacher", i, n))
+        teacher = None
+    if teacher is not None and uses_bfloat16(how.precision, torch.device("cpu")):
+        _halve(teacher)
+    validation = _validation(source, how.context)
+    train(
+        Task(student, teacher, settings),
+        arrays,
+        how,
+        folder,
+        evaluate=None if validation is None else lambda task: _quality(task, validation),
+        progress=lambda record: step("distil", int(record["step"]), how.steps),
+    )
+    return {**quantized, **_vectors(student, program), **freeze(student)}
+
+
+def student_of(
+    model: nn.Module, plan: Mapping[str, Planned], quantized: Mapping[str, Quantized], settings: Distil
+) -> nn.Module:
+    """The model, in place, as a student: quantizers on the planned matrices, everything else as it ships."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in quantized.items():
+        if not isinstance(tensor, TernaryTensor):  # latent weights begin as near to the pretrained as codes allow
+            parameters[name].data.copy_(torch.from_numpy(dequantized(tensor)))
+    model.requires_grad_(True)
+    for name, planned in plan.items():
+        if planned.quantizer is None:
+            parameters[name].requires_grad_(False)
+    configs = {name: planned.quantizer for name, planned in plan.items() if planned.quantizer is not None}
+    starts = {name: tensor for name, tensor in quantized.items() if isinstance(tensor, TernaryTensor)}
+    quantize_(model, configs, starts)
+    groups = {name: planned.group_size for name, planned in plan.items() if _is_linear(model, name)}
+    quantize_activations(model, groups, settings.activations)
+    return model
+
+
+def _is_linear(model: nn.Module, name: str) -> bool:
+    return isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear)
+
+
+def _vectors(student: nn.Module, program: Program) -> dict[str, Quantized]:
+    parameters = dict(student.named_parameters())
+    names = [name for name, weight in program.weights.items() if weight.role == "vector"]
+    return {name: parameters[name].detach().float().cpu().numpy().copy() for name in names}
+
+
+def _halve(teacher: nn.Module) -> None:
+    """Its linears in bfloat16: products are computed in it, so each step would cast them."""
+    head = teacher.get_output_embeddings()  # type: ignore[operator]
+    for module in teacher.modules():
+        if isinstance(module, nn.Linear) and module is not head:
+            module.weight.data = module.weight.data.bfloat16()
+
+
+def _windows(source: sources.Source, program: Program, settings: Distil, how: Train) -> NDArray[np.int64]:
+    text = choose(settings.text, "train", source, settings.tokens or GENERATED, how.seed)
+    tokenizer = Tokenizer.open(source.folder)
+    prefix = tokenizer.encode("")
+    ids = tokenizer.encode(text.content)[len(prefix) :]
+    return windows(ids, min(how.context, program.context), settings.tokens, prefix=prefix)
+
+
+def _validation(source: sources.Source, context: int) -> NDArray[np.int64] | None:
+    content = sources.default_text("validation")
+    if content is None:
+        return None
+    tokenizer = Tokenizer.open(source.folder)
+    prefix = tokenizer.encode("")
+    return spread(windows(tokenizer.encode(content)[len(prefix) :], context, prefix=prefix), VALIDATION)
+
+
+def _quality(task: nn.Module, cut: NDArray[np.int64]) -> dict[str, float]:
+    assert isinstance(task, Task)
+    return {"perplexity": quality(FloatModel(task.student), cut).perplexity}
+
+
+def _name(source: sources.Source, recipe: Recipe, cut: NDArray[np.int64]) -> str:
+    fields = recipe.model_dump(mode="json", exclude={"name", "description", "evaluate"})
+    digest = hashlib.sha256(json.dumps([source.origin, fields], sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(cut).tobytes())
+    return digest.hexdigest()[:32]
