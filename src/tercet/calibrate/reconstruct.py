@@ -57,10 +57,12 @@ class Piece:
                 quantizer = Learned(group if levels.scale.shape[1] > 1 else "row", tensor.shift is not None, binary)
                 self.latents[name] = nn.Parameter(quantizer.start(weight, levels))
                 self.quantizers[name] = quantizer
-            elif weight.ndim == 1:
-                self.vectors[name] = nn.Parameter(weight.clone())
+                continue
+            values = weight.clone() if tensor is None else torch.from_numpy(dequantized(tensor))
+            if weight.ndim == 1:
+                self.vectors[name] = nn.Parameter(values)
             else:
-                self.fixed[name] = weight if tensor is None else torch.from_numpy(dequantized(tensor))
+                self.fixed[name] = values
 
     def weights(self) -> Buffers:
         made: Buffers = {**self.fixed, **self.vectors}
