@@ -1,10 +1,10 @@
-// The linker prefers these to glibc's functions, in shared libraries too; the memory itself is glibc's.
+// A program may replace operator new; the linker then takes this one for the library too.
 #include "allocations.h"
 
-#include <errno.h>
 #include <stdlib.h>
 
 #include <atomic>
+#include <new>
 
 namespace {
 
@@ -12,49 +12,31 @@ std::atomic<int64_t> count{0};
 
 } // namespace
 
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 
-extern "C" {
-
-void* __libc_malloc(size_t);
-void* __libc_calloc(size_t, size_t);
-void* __libc_realloc(void*, size_t);
-void* __libc_memalign(size_t, size_t);
-
-void* malloc(size_t bytes) {
-    count++;
-    return __libc_malloc(bytes);
-}
-
-void* calloc(size_t elements, size_t bytes) {
-    count++;
-    return __libc_calloc(elements, bytes);
-}
-
-void* realloc(void* old, size_t bytes) {
-    count++;
-    return __libc_realloc(old, bytes);
-}
-
-void* aligned_alloc(size_t alignment, size_t bytes) {
-    count++;
-    return __libc_memalign(alignment, bytes);
-}
-
-int posix_memalign(void** result, size_t alignment, size_t bytes) {
-    count++;
-    void* memory = __libc_memalign(alignment, bytes);
-    if (memory) *result = memory;
-    return memory ? 0 : ENOMEM;
-}
-
-} // extern "C"
-
-bool sweep::allocations_counted() { return true; }
+bool sweep::allocations_counted() { return false; }
 
 #else
 
-bool sweep::allocations_counted() { return false; }
+void* operator new(size_t bytes) {
+    count++;
+    if (void* memory = malloc(bytes ? bytes : 1)) return memory;
+    throw std::bad_alloc();
+}
+
+void* operator new(size_t bytes, std::align_val_t alignment) {
+    count++;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, (size_t)alignment, bytes ? bytes : 1) == 0) return memory;
+    throw std::bad_alloc();
+}
+
+void operator delete(void* memory) noexcept { free(memory); }
+void operator delete(void* memory, size_t) noexcept { free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { free(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { free(memory); }
+
+bool sweep::allocations_counted() { return true; }
 
 #endif
 

@@ -1,5 +1,5 @@
-// How often the program asked for memory: glibc's malloc and all that is made of it, operator new among them. Not counted
-// under sanitizers, whose malloc is their own, nor by other C libraries.
+// How often the program asked for memory by operator new: the only way the library does. Not counted under sanitizers,
+// which have an operator new of their own.
 #ifndef TERCET_SWEEP_ALLOCATIONS_H
 #define TERCET_SWEEP_ALLOCATIONS_H
 
