@@ -32,11 +32,28 @@ void rotate_stage(float* y, int64_t n, int32_t half, V factor) {
         }
 }
 
+// Two stages at once, of values `half` and 2*half apart: half the reading and writing.
+template <class V>
+void rotate_stages(float* y, int64_t n, int32_t half, V factor) {
+    for (float* block = y; block < y + n; block += 4 * half)
+        for (int32_t i = 0; i < half; i += 16) {
+            float* p = block + i;
+            const V a = V::load(p), b = V::load(p + half), c = V::load(p + 2 * half), d = V::load(p + 3 * half);
+            const V e = a + b, f = a - b, g = c + d, h = c - d;
+            ((e + g) * factor).store(p);
+            ((f + h) * factor).store(p + half);
+            ((e - g) * factor).store(p + 2 * half);
+            ((f - h) * factor).store(p + 3 * half);
+        }
+}
+
 template <class V>
 void rotate(const float* x, int64_t n, int32_t dim, float* y) {
     const V one = V::set(1.0f), last = V::set((float)(1.0 / __builtin_sqrt((double)dim)));
     rotate_lanes<V>(x, n, dim, dim <= 16 ? last : one, y);
-    for (int32_t half = 16; half < dim; half *= 2) rotate_stage<V>(y, n, half, 2 * half == dim ? last : one);
+    int32_t half = 16;
+    for (; 4 * half <= dim; half *= 4) rotate_stages<V>(y, n, half, 4 * half == dim ? last : one);
+    if (half < dim) rotate_stage<V>(y, n, half, last);
 }
 
 } // namespace tercet

@@ -111,8 +111,23 @@ EngineOptions options_of(const std::string& isa, int threads, int chunk, bool qu
     return options;
 }
 
-void step(PyEngine& self, const std::vector<Sequence*>& sequences, const std::vector<Ids>& ids,
+// Ids of one part: an array, or a short list, which costs less to make for every token.
+struct GivenIds {
+    Ids array;
+    std::vector<int32_t> list;
+
+    explicit GivenIds(nb::handle given) {
+        if (nb::isinstance<nb::list>(given)) list = nb::cast<std::vector<int32_t>>(given);
+        else array = nb::cast<Ids>(given);
+    }
+    const int32_t* data() const { return array.is_valid() ? array.data() : list.data(); }
+    size_t size() const { return array.is_valid() ? array.size() : list.size(); }
+};
+
+void step(PyEngine& self, const std::vector<Sequence*>& sequences, const nb::list& given,
           const std::vector<int64_t>& wanted, Logits logits) {
+    std::vector<GivenIds> ids;
+    for (const nb::handle one : given) ids.emplace_back(one);
     if (sequences.size() != ids.size() || wanted.size() != ids.size())
         throw EngineError("as many id lists and counts as sequences are needed");
     std::vector<Part> parts;
@@ -203,6 +218,11 @@ void bind_engine(nb::module_& module) {
              [](Sampler& self, Ids ids) {
                  for (size_t i = 0; i < ids.size(); ++i) accept(self, ids.data()[i]);
              })
+        .def("sample", [](Sampler& self, Logits logits, size_t row) {
+            if (logits.shape(1) != static_cast<size_t>(self.vocab())) throw EngineError("logits do not fit the vocabulary");
+            if (row >= logits.shape(0)) throw EngineError("logits have no such row");
+            return self.sample(logits.data() + row * logits.shape(1));
+        })
         .def("sample", [](Sampler& self, Floats logits) {
             if (static_cast<int32_t>(logits.size()) != self.vocab()) throw EngineError("logits do not fit the vocabulary");
             return self.sample(logits.data());

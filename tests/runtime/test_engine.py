@@ -218,3 +218,17 @@ def test_several_threads_share_an_engine(engine: Engine) -> None:
     for worker in workers:
         worker.join()
     assert all(np.array_equal(got[i], expected[i]) for i in range(6))
+
+
+def test_logits_of_a_step_stay_what_they_were(engine: Engine) -> None:
+    logits = engine.step([(engine.new_sequence(), IDS)])
+    before = logits.copy()
+    list(engine.generate(IDS, Sampling(max_tokens=5)))
+    engine.step([(engine.new_sequence(), IDS[::-1])])
+    assert np.array_equal(logits, before)
+
+
+def test_two_steps_at_once_do_not_share_the_logits_kept(engine: Engine) -> None:
+    list(engine.generate(IDS, Sampling(max_tokens=2)))
+    first, second = engine._lent(1), engine._lent(1)
+    assert not np.shares_memory(first, second)

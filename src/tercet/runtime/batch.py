@@ -65,7 +65,7 @@ class Batch:
         gone: list[tuple[Generation, list[int]]] = [(generation, []) for generation in (*self._leave(), *self._join())]
         alone = len(self._running) == 1
         left = self.tokens
-        parts: list[tuple[Generation, tuple[NDArray[np.int32], int]]] = []
+        parts: list[tuple[Generation, tuple[NDArray[np.int32] | list[int], int]]] = []
         for generation in sorted(self._running, key=lambda g: g.prefilling):  # answers first; the order stays
             if generation.prefilling:
                 if left <= 0 and parts:

@@ -205,7 +205,7 @@ class Engine:
         threads; steps run one after the other. Raises EngineError (context exceeded, ids out of range, values not
         finite) and leaves every sequence as it was.
         """
-        given = [(sequence, _ids(ids)) for sequence, ids in parts]
+        given: list[tuple[Sequence, NDArray[np.int32] | list[int]]] = [(sequence, _ids(ids)) for sequence, ids in parts]
         wanted = [min(1, len(ids)) for _, ids in given]
         return self._step(given, wanted, self._new_logits(sum(wanted)))
 
@@ -218,12 +218,15 @@ class Engine:
         return np.empty((rows, self.vocab_size), np.float32)
 
     def _step(
-        self, parts: list[tuple[Sequence, NDArray[np.int32]]], wanted: list[int], logits: NDArray[np.float32]
+        self,
+        parts: list[tuple[Sequence, NDArray[np.int32] | list[int]]],
+        wanted: list[int],
+        logits: NDArray[np.float32],
     ) -> NDArray[np.float32]:
         """`logits`, float32[sum(wanted), vocab], filled: those after the last `wanted` ids of each part."""
         self._native.step([sequence._native for sequence, _ in parts], [ids for _, ids in parts], wanted, logits)
         for sequence, ids in parts:
-            sequence.ids.extend(ids.tolist())
+            sequence.ids.extend(ids if isinstance(ids, list) else ids.tolist())
         if not self._stepped:  # now the weights' pages are there
             self._stepped = True
             if self.artifact is not None and log.isEnabledFor(logging.INFO):
@@ -313,19 +316,22 @@ class Engine:
             self.prompt_cache.keep(generation.sequence.ids, generation.sequence._native)
             generation.sequence = None
 
-    def _advance(self, parts: list[tuple[Generation, tuple[NDArray[np.int32], int]]]) -> list[list[int]]:
-        """Compute a part of each generation in one step: the new tokens of each."""
+    def _advance(self, parts: list[tuple[Generation, tuple[NDArray[np.int32] | list[int], int]]]) -> list[list[int]]:
+        """Compute a part of each generation in one step: the new tokens of each.
+
+        For each token of an answer this runs once with cold caches: plain lists, few calls into numpy.
+        """
         wanted = [count for _, (_, count) in parts]
         rows = sum(wanted)
         kept = self._lent(rows)
-        logits = kept[:rows]
+        logits = kept if len(kept) == rows else kept[:rows]
         begin = time.perf_counter()
         self._step([(generation.running, ids) for generation, (ids, _) in parts], wanted, logits)
         if len(parts) == 1 and rows == len(parts[0][1][0]):
             self._pace.timed(rows, time.perf_counter() - begin)
         made, first = [], 0
         for (generation, _), count in zip(parts, wanted, strict=True):
-            made.append(generation.take(logits[first : first + count]))
+            made.append(generation.take(logits, range(first, first + count)))
             first += count
         if not self._spare:
             self._spare.append(kept)

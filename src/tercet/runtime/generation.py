@@ -86,7 +86,7 @@ class Generation:
         """Its prompt is not all computed."""
         return self.sequence is None or len(self.sequence) < self.prompt_tokens
 
-    def part(self, most: int | None = None, *, speculate: bool = True) -> tuple[NDArray[np.int32], int]:
+    def part(self, most: int | None = None, *, speculate: bool = True) -> tuple[NDArray[np.int32] | list[int], int]:
         """Ids for the next step, at most `most` of a prompt, and after how many of the last its logits are needed."""
         self._proposed = []
         done = len(self.running)
@@ -98,13 +98,13 @@ class Generation:
             if self._most is not None:
                 room = min(room, self._most - len(self.tokens) - 1)
             self._proposed = self._speculation.propose(room)
-        return np.array([self.tokens[-1], *self._proposed], np.int32), 1 + len(self._proposed)
+        return [self.tokens[-1], *self._proposed], 1 + len(self._proposed)
 
-    def take(self, logits: NDArray[np.float32]) -> list[int]:
-        """New tokens out of the logits of a step: float32[wanted, vocab]."""
+    def take(self, logits: NDArray[np.float32], rows: range) -> list[int]:
+        """New tokens out of a step's logits float32[n, vocab], of which `rows` are its own: as many as `part` said."""
         before = len(self.tokens)
-        for row, proposed in zip(logits, [*self._proposed, None], strict=False):
-            token = self._sampler.sample(row)
+        for row, proposed in zip(rows, [*self._proposed, None], strict=False):
+            token = self._sampler.sample(logits, row)
             if token in self._stop_ids:
                 self.ended = "stop"
                 break
@@ -120,7 +120,7 @@ class Generation:
         if self._proposed:  # what was computed for a proposal that did not come is forgotten
             known = self.prompt_tokens + len(self.tokens) - (self.ended != "stop")
             self.running.rewind(min(known, len(self.running)))
-        if self._speculation is not None and len(logits):
+        if self._speculation is not None and rows:
             self._speculation.made(new)
         return new
 
