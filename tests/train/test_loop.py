@@ -24,6 +24,7 @@ from tercet import fsio
 from tercet.errors import StorageError, TrainError
 from tercet.quantizers import freeze
 from tercet.quantizers.learned import Learned
+from tercet.recipe import Distil
 from tercet.train import load_weights, train
 from tercet.train.journal import read_journal
 
@@ -184,6 +185,10 @@ def test_other_data_modules_or_frozen_weights_are_refused(tmp_path: Path) -> Non
         train(training.task(), training.windows(seed=1), training.settings(), tmp_path)
     with pytest.raises(TrainError, match=r"task\.modules"):
         train(training.task(rms_norm_eps=1e-3), training.windows(), training.settings(), tmp_path)
+    other = training.task()
+    other.settings = Distil(kl=0.5)
+    with pytest.raises(TrainError, match=r"task\.activations"):
+        train(other, training.windows(), training.settings(), tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:

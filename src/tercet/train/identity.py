@@ -18,6 +18,7 @@ import google_crc32c
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from torch import nn
 
 import tercet
@@ -47,7 +48,7 @@ def identity(
     return {
         "settings": {k: v for k, v in settings.model_dump(mode="json").items() if k not in FREE},
         "data": _data(arrays),
-        "task": _task(task),
+        "task": {**_task(task), **_losses(task)},
         "versions": {name: _version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
         | {"tercet": tercet.__version__, "python": platform.python_version()},
         "machine": {
@@ -95,6 +96,12 @@ def _task(task: nn.Module) -> dict[str, str]:
             data = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             frozen = google_crc32c.extend(frozen, data)
     return {"modules": hashlib.sha256(modules.encode()).hexdigest()[:16], "frozen": f"{frozen:08x}"}
+
+
+def _losses(task: nn.Module) -> dict[str, Any]:
+    """A task's `settings`, which no module shows."""
+    settings = getattr(task, "settings", None)
+    return settings.model_dump(mode="json") if isinstance(settings, BaseModel) else {}
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,55 @@
+"""The live view of a training run: its last numbers, on stderr only."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tercet.cli import live
+
+START = {"step": 0, "evaluation": {"perplexity": 812.5}, "seconds": 0.4, "cpu_seconds": 0.4}
+FIRST = {
+    "step": 1,
+    "epoch": 0.2,
+    "tokens": 4096,
+    "loss": 2.5,
+    "parts": {"kl": 2.0, "ce": 0.5},
+    "rates": {"weights": 1e-4, "scales": 1e-5},
+    "gradient": 1.25,
+    "seconds": 10.0,
+    "cpu_seconds": 19.0,
+}
+COUNTED = {**FIRST, "step": 2, "tokens": 8192, "loss": 2.25, "zeros": 0.375, "flips": 0.01, "seconds": 20.0}
+
+
+def test_lines_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with live.live_table(8) as tell:
+        for record in (START, FIRST, COUNTED):
+            tell(record)
+    out, err = capfd.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
+    assert first == "step 0/8, perplexity 812.5"
+    for part in (
+        "step 2/8",
+        "loss 2.2500",
+        "kl 2.0000",
+        "zeros 37.5%",
+        "perplexity 812.5",
+        "8,192 in 0:00:20",
+        "left 0:01:00",
+    ):
+        assert part in second
+
+
+def test_a_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(live, "Console", lambda **_: Console(file=screen, force_terminal=True, width=80))
+    with live.live_table(8) as show:
+        for record in (START, FIRST, COUNTED):
+            show(record)
+    last = screen.getvalue()
+    for part in ("step", "2/8", "2.2500", "rate of scales", "1.00e-05", "codes changed", "1.00%"):
+        assert part in last
