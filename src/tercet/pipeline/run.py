@@ -21,6 +21,7 @@ from tercet.evaluate import windows
 from tercet.evaluate.float_model import set_threads
 from tercet.evaluate.rows import Row, markdown
 from tercet.pipeline.card import append, card
+from tercet.pipeline.clips import clipped
 from tercet.pipeline.compare import compare_with_original, protocol
 from tercet.pipeline.convert import convert
 from tercet.pipeline.distil import distil
@@ -101,6 +102,7 @@ def quantize(
     rules = _overridden(recipe if isinstance(recipe, Recipe) else Recipe.load(recipe), tokens, seed, eval_tokens)
     program = families.program(origin.config)
     plan = rules.plan(program)
+    model = clipped(origin.config, program, plan)
     folder = _checked_target(Path(out))
     quantized, used = _quantized(origin, program, rules, plan, text, threads, step)
     if rules.distil is not None:
@@ -108,7 +110,7 @@ def quantize(
     packed, errors = convert(program, origin.tensors(), plan, quantized, lambda i, n: step("pack", i, n))
     artifact.save(
         folder,
-        model=origin.config,
+        model=model,
         tensors=packed,
         tokenizer_files=origin.tokenizer_files(),
         recipe=rules.model_dump(mode="json"),
