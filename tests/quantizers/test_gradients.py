@@ -19,6 +19,7 @@ from tercet.quantizers import (
     Dlt,
     Itf,
     L2Config,
+    Learned,
     LrQat,
     LrQatConfig,
     Quantizer,
@@ -288,3 +289,35 @@ def test_lrqat_recomputes_the_weight_in_backward(base: str) -> None:
     weight = 4 * size * size
     assert kept > 3 * weight
     assert kept_less < weight / 4
+
+
+@pytest.mark.parametrize("amp", [None, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"with_shift": True}, {"binary": True}])
+@pytest.mark.parametrize("group", [32, 96, "row"])
+def test_the_fused_loops_give_the_bits_of_levels(
+    group: int | str, options: dict[str, bool], amp: torch.dtype | None
+) -> None:
+    """Forward and latent gradient to the bit, the scales' sums to rounding; a float64 twin takes the other way."""
+    generator = torch.Generator().manual_seed(3)
+    w = torch.randn(5, 96, generator=generator)
+    w[1], w[2, :4] = 0, torch.tensor([0.5, -0.5, 0.0, -0.0])  # a group without a scale; ties
+    quantizer, twin = Learned(group, **options), Learned(group, **options)
+    latent = nn.Parameter(quantizer.start(w))
+    other = nn.Parameter(twin.start(w).double())
+    with torch.no_grad():
+        quantizer.scale[3] *= -1
+        for ours, its in zip(quantizer.parameters(), twin.parameters(), strict=True):
+            its.copy_(ours)
+    upstream = torch.randn(5, 96, generator=generator).to(amp or torch.float32)
+    with torch.autocast("cpu", dtype=amp or torch.bfloat16, enabled=amp is not None):
+        values = quantizer(latent)
+    ships = torch.from_numpy(quantizer.freeze(latent).dequantize())
+    assert torch.equal(
+        values.view(torch.int16 if amp else torch.int32),
+        ships.to(values.dtype).view_as(values).view(torch.int16 if amp else torch.int32),
+    )
+    values.backward(upstream)
+    twin(other).backward(upstream.double())
+    assert torch.equal(latent.grad, upstream.float())
+    for ours, its in zip(quantizer.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, its.grad.float(), rtol=1e-5, atol=1e-5)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tercet.quantizers import fused
 from tercet.quantizers.base import Quantizer, QuantizerConfig
 from tercet.quantizers.binary import Binary
 from tercet.quantizers.itf import Itf
@@ -96,6 +97,9 @@ class Learned(Quantizer):
     def forward(self, w: Tensor) -> Tensor:
         if self.scale is None:
             return super().forward(w)
+        if type(self) is Learned and self.group_size != "tensor" and fused.fits(w):
+            self._check(w)
+            return fused.dequantize(w, self.scale, self.shift, binary=self.binary)
         levels = self.solve(w)
         passing = self.passing(w.detach(), levels)
         values: Tensor = _Dequantize.apply(  # type: ignore[no-untyped-call]
@@ -107,8 +111,7 @@ class Learned(Quantizer):
     def solve(self, w: Tensor) -> Levels:
         if self.scale is None:
             return super().solve(w)
-        check_weight(w, self.group_size)
-        check_levels(self.scale, self.shift)
+        self._check(w)
         with torch.autocast(w.device.type, enabled=False):
             scale = self.scale.abs().half()
             shift = None if self.shift is None else self.shift.half()
@@ -117,6 +120,11 @@ class Learned(Quantizer):
         rows = w.shape[0] if self.group_size == "tensor" else len(scale)
         shift = None if shift is None else shift.expand(rows, -1)
         return Levels.of(codes.reshape(w.shape), scale.expand(rows, -1), shift, binary=self.binary)
+
+    def _check(self, w: Tensor) -> None:
+        assert self.scale is not None
+        check_weight(w, self.group_size)
+        check_levels(self.scale, self.shift)
 
 
 class LearnedConfig(QuantizerConfig, frozen=True):
