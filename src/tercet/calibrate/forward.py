@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tercet.hadamard import rotated
+from tercet.calibrate.rotation import rotate
 from tercet.program import Op, Program, Rope
 
 __all__ = ["Buffers", "run"]
@@ -42,7 +42,7 @@ def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor
         case "clip":
             y = x.clamp(-op.limit, op.limit)
         case "rotate":
-            y = rotated(x, op.dim)
+            y = rotate(x, op.dim)
         case "rope":
             y = _rope(op, x, program.ropes[op.rope])
         case "attention":
