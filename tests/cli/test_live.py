@@ -44,6 +44,14 @@ def test_lines_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> 
         assert part in second
 
 
+def test_nothing_is_shown_before_the_first_record(capfd: pytest.CaptureFixture[str]) -> None:
+    with live.watch() as tell:
+        assert capfd.readouterr().err == ""
+        tell(START, 8)
+        tell(COUNTED, 8)
+    assert [line.split(",")[0] for line in capfd.readouterr().err.splitlines()] == ["step 0/8", "step 2/8"]
+
+
 def test_a_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(live, "Console", lambda **_: Console(file=screen, force_terminal=True, width=80))

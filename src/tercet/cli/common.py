@@ -31,7 +31,7 @@ Kv = Annotated[
 ]
 
 INTERRUPTED = {
-    "quantize": "finished blocks are kept: run the same command again to go on from there",
+    "quantize": "finished blocks and training steps are kept: run the same command again to go on from there",
     "demo": "finished models are kept: run it again to go on from there",
 }
 

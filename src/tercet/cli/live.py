@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-__all__ = ["live_table"]
+__all__ = ["live_table", "watch"]
+
+
+@contextmanager
+def watch() -> Iterator[Callable[[Mapping[str, Any], int], None]]:
+    """A callback for records and the number of steps; the table opens with the first record."""
+    with ExitStack() as stack:
+        tables: list[Callable[[Mapping[str, Any]], None]] = []
+
+        def tell(record: Mapping[str, Any], steps: int) -> None:
+            if not tables:
+                tables.append(stack.enter_context(live_table(steps)))
+            tables[0](record)
+
+        yield tell
 
 
 @contextmanager

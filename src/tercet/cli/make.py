@@ -30,9 +30,10 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Quantize a pretrained model, pack it, and compare it with the original."""
+    from tercet.cli.live import watch
     from tercet.pipeline import quantize as run
 
-    with progress_bar() as progress:
+    with progress_bar() as progress, watch() as watching:
         report = run(
             source,
             out,
@@ -44,6 +45,7 @@ def quantize(
             eval_tokens=eval_tokens,
             threads=threads,
             progress=progress,
+            watch=watching,
         )
     emit(report.as_dict(), as_json, _report_text)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ from tercet.train import Task, train
 from tercet.train.activations import quantize_activations
 from tercet.train.teacher import stored_logits
 
-__all__ = ["distil", "student_of"]
+__all__ = ["Watch", "distil", "student_of"]
 
+Watch = Callable[[Mapping[str, Any], int], None]
 VALIDATION = 4096  # tokens that perplexity is measured on while training
 GENERATED = 1 << 18  # tokens the model writes where there is no text and no number is given
 
@@ -48,6 +49,7 @@ def distil(
     quantized: Mapping[str, Quantized],
     cache: Path,
     step: Progress,
+    watch: Watch | None = None,
 ) -> dict[str, Quantized]:
     """Every planned matrix and every vector after training.
 
@@ -55,6 +57,7 @@ def distil(
         quantized: from calibration or rounding.
         cache: folder of runs.
         step: called with (what, done, total).
+        watch: as of `quantize`; `step` where there is none.
 
     Raises TrainError, StorageError and those of the quantizers.
     """
@@ -79,7 +82,7 @@ def distil(
         how,
         folder,
         evaluate=None if validation is None else lambda task: _quality(task, validation),
-        progress=lambda record: step("distil", int(record["step"]), how.steps),
+        progress=lambda record: watch(record, how.steps) if watch else step("distil", int(record["step"]), how.steps),
     )
     return {**quantized, **_vectors(student, program), **freeze(student)}
 

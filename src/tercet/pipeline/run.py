@@ -24,7 +24,7 @@ from tercet.pipeline.card import append, card
 from tercet.pipeline.clips import clipped
 from tercet.pipeline.compare import compare_with_original, protocol
 from tercet.pipeline.convert import convert
-from tercet.pipeline.distil import distil
+from tercet.pipeline.distil import Watch, distil
 from tercet.pipeline.measure import Progress, silent
 from tercet.pipeline.texts import Text, choose
 from tercet.program import Program
@@ -80,6 +80,7 @@ def quantize(
     eval_tokens: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Report:
     """Quantize a pretrained model into a packed folder, and compare the two.
 
@@ -93,6 +94,7 @@ def quantize(
         eval_tokens: tokens of the comparison; the recipe's if None, no comparison if 0.
         threads: of torch and of the engine.
         progress: called with (what, done, total).
+        watch: called with each record of training's journal and the number of its steps.
 
     Raises TercetError: one line that says what was wrong and what to do.
     """
@@ -106,7 +108,7 @@ def quantize(
     folder = _checked_target(Path(out))
     quantized, used = _quantized(origin, program, rules, plan, text, threads, step)
     if rules.distil is not None:
-        quantized = distil(origin, program, rules, plan, quantized, cache_dir() / "training", step)
+        quantized = distil(origin, program, rules, plan, quantized, cache_dir() / "training", step, watch)
     packed, errors = convert(program, origin.tensors(), plan, quantized, lambda i, n: step("pack", i, n))
     artifact.save(
         folder,
