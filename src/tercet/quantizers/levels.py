@@ -16,9 +16,7 @@ from tercet.tensor import GROUP_SIZES, TernaryTensor
 __all__ = ["Levels", "check_levels", "check_start", "check_weight", "nearest_latent", "round_to_levels"]
 
 LARGEST = 65504.0  # float16's
-INSIDE = (
-    0.5  # of half a scale: how far inside its code's cell a latent begins; at the edge the first steps would flip it
-)
+INSIDE = 0.5  # of half a scale: so far inside its cell a latent begins; at the edge the first steps would flip it
 
 
 @dataclass(frozen=True, eq=False)
