@@ -87,10 +87,9 @@ def quantized(model: nn.Module) -> Iterator[tuple[str, Quantizer, Tensor]]:
             quantizer = cast(parametrize.ParametrizationList, chain)[0]
             if not isinstance(quantizer, Quantizer):
                 continue  # another's parametrization; it may have several originals
-            latent = cast(Tensor, chain.original)
-            if id(latent) not in seen:
-                seen.add(id(latent))
-                yield f"{path}.{key}" if path else key, quantizer, latent
+            if id(quantizer) not in seen:  # a latent weight may itself be computed, and another object each time
+                seen.add(id(quantizer))
+                yield f"{path}.{key}" if path else key, quantizer, cast(Tensor, chain.original)
 
 
 def freeze(model: nn.Module) -> dict[str, TernaryTensor]:

@@ -88,7 +88,7 @@ def train(
     progress: Record | None = None,
     resume: Resume = True,
 ) -> Result:
-    """Trains those parameters of a task that require gradients, in place; leaves it in eval mode.
+    """Trains those parameters of a task that require gradients, in place; leaves it in eval mode. Seeds torch.
 
     Args:
         task: forward(batch) -> {"loss": 0-dim, and what else the journal is to have}, means over the batch's windows.
