@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import training
@@ -14,8 +14,8 @@ from tercet.train.data import Batches
 
 
 def batches(count: int, batch: int, accumulation: int, seed: int = 0, process: int = 0, processes: int = 1) -> Batches:
-    settings = training.settings(batch=batch, accumulation=accumulation, seed=seed)
-    return Batches({"ids": np.arange(count)[:, None]}, settings, process, processes)
+    made = training.settings(batch=batch, accumulation=accumulation, seed=seed)
+    return Batches({"ids": np.arange(count)[:, None]}, made, process, processes)
 
 
 def stream(made: Batches, steps: int) -> list[int]:
@@ -26,6 +26,7 @@ def stream(made: Batches, steps: int) -> list[int]:
 sizes = st.tuples(st.integers(1, 30), st.integers(1, 6), st.integers(1, 4))
 
 
+@settings(deadline=None)
 @given(sizes, st.integers(0, 2**63 - 1))
 def test_every_window_once_an_epoch(size: tuple[int, int, int], seed: int) -> None:
     count, batch, accumulation = size
@@ -34,6 +35,7 @@ def test_every_window_once_an_epoch(size: tuple[int, int, int], seed: int) -> No
         assert sorted(read[epoch * count : (epoch + 1) * count]) == list(range(count))
 
 
+@settings(deadline=None)
 @given(sizes)
 def test_the_order_depends_on_seed_and_epoch_alone(size: tuple[int, int, int]) -> None:
     read = stream(batches(*size), 4)
@@ -47,6 +49,7 @@ def test_epochs_and_seeds_differ() -> None:
     assert read != stream(batches(64, 64, 1, seed=1), 2)
 
 
+@settings(deadline=None)
 @given(sizes, st.integers(1, 4))
 def test_processes_share_each_batch(size: tuple[int, int, int], processes: int) -> None:
     count, each, accumulation = size

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -22,6 +22,7 @@ def model(shapes: list[tuple[int, int]], seed: int = 0) -> nn.ModuleList:
     return made
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4), st.integers(0, 99))
 def test_counts(shapes: list[tuple[int, int]], seed: int) -> None:
     made, statistics = model(shapes, seed), Statistics()
