@@ -38,7 +38,6 @@ __all__ = ["LrQat", "LrQatConfig", "recomputed"]
 
 Base = Literal["fp32", "bf16", "int8"]
 FIXED = 64  # int8 steps a scale
-INSIDE = 0.25  # scales: how far inside its code's cell a calibrated weight begins; far more than Phi rounds
 
 
 class _LowRank(torch.autograd.Function):
@@ -98,7 +97,7 @@ class LrQat(Quantizer):
         check_weight(w, self.group_size)
         if levels is not None:
             check_start(levels, w, self.group_size, shift=False, binary=False)
-        w = super().start(w)
+        w = super().start(w, levels)  # calibrated: so far inside their cells that Phi cannot round them out
         own = slice(0, 1) if self.group_size == "tensor" else slice(None)
         scale = (levels or L2(self.group_size).solve(w)).scale[own].to(w.dtype)
         out, width = w.shape
@@ -107,7 +106,7 @@ class LrQat(Quantizer):
         self.b = nn.Parameter(_small(self.rank, width).to(w))
         x = w.reshape(*scale.shape, -1)
         phi = torch.where(scale[..., None] > 0, x / scale[..., None], 0).reshape(w.shape)
-        return _rounded(phi if levels is None else _inside(phi, levels.codes), self.base)
+        return _rounded(phi, self.base)
 
     def forward(self, w: Tensor) -> Tensor:
         values: Tensor = _LowRank.apply(w, self.a, self.b, self.scale, self.c, self.solve(w))  # type: ignore[no-untyped-call]
@@ -150,12 +149,6 @@ class LrQatConfig(QuantizerConfig, frozen=True):
 def _small(rank: int, width: int) -> Tensor:
     """As B of the paper: uniform within 1/sqrt(width), which is Kaiming's for linear layers."""
     return (torch.rand(rank, width, generator=torch.Generator().manual_seed(0)) * 2 - 1) / math.sqrt(width)
-
-
-def _inside(phi: Tensor, codes: Tensor) -> Tensor:
-    """The nearest matrix to phi that lies well inside the cells of the codes."""
-    zero, out = 0.5 - INSIDE, 0.5 + INSIDE
-    return torch.where(codes == 0, phi.clamp(-zero, zero), torch.where(codes > 0, phi.clamp(out), phi.clamp(max=-out)))
 
 
 def _rounded(phi: Tensor, base: Base) -> Tensor:
