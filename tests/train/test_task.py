@@ -85,6 +85,13 @@ def test_a8_is_the_engines_own_arithmetic(group: int) -> None:
     assert np.array_equal(quantized(x, "a8", group).numpy(), expected)
 
 
+def test_a8_keeps_float64_models_in_float64() -> None:
+    x = torch.randn(3, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    found = quantized(x, "a8", 32)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, quantized(x.float(), "a8", 32).double(), rtol=1e-6, atol=1e-6)
+
+
 def test_a4_and_ternary_have_few_values() -> None:
     x = torch.randn(3, 64, generator=torch.Generator().manual_seed(2))
     assert max(len(row.unique()) for row in quantized(x, "a4", 64)) <= 15

@@ -34,7 +34,7 @@ from tercet.train import Task, train
 from tercet.train.activations import quantize_activations
 from tercet.train.teacher import stored_logits
 
-__all__ = ["Watch", "distil", "student_of"]
+__all__ = ["Watch", "distil"]
 
 Watch = Callable[[Mapping[str, Any], int], None]
 VALIDATION = 4096  # tokens that perplexity is measured on while training
@@ -66,7 +66,7 @@ def distil(
     assert how is not None
     cut = _windows(source, program, settings, how)
     folder = cache / _name(source, recipe, cut)
-    student = student_of(source.model(), plan, quantized, settings)
+    student = _student(source.model(), plan, quantized, settings)
     arrays: dict[str, NDArray[Any]] = {"ids": cut}
     teacher = source.model() if settings.has_teacher else None
     if settings.top_k and teacher is not None:
@@ -87,7 +87,7 @@ def distil(
     return {**quantized, **_vectors(student, program), **freeze(student)}
 
 
-def student_of(
+def _student(
     model: nn.Module, plan: Mapping[str, Planned], quantized: Mapping[str, Quantized], settings: Distil
 ) -> nn.Module:
     """The model, in place, as a student: quantizers on the planned matrices, everything else as it ships."""

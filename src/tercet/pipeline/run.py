@@ -122,15 +122,26 @@ def quantize(
         calibration={"text": None if used is None else used.origin, "error": errors},
     )
     seconds = time.monotonic() - begin
-    rows: tuple[Row, ...] = ()
-    how = ""
-    if eval_tokens != 0:
-        chosen = choose(eval_text or rules.evaluate.text, "test", origin, rules.evaluate.tokens, seed=EVALUATION_SEED)
-        rows = compare_with_original(origin, {"packed": folder}, chosen, rules.evaluate, threads, step)
-        how = protocol(chosen, rules.evaluate)
-        append(folder, f"## Compared with the original\n\n{markdown(rows)}\n{how}\n")
+    rows, how = ((), "") if eval_tokens == 0 else _compared(origin, folder, rules, eval_text, threads, step)
     name = None if used is None else used.name
     return Report(folder, name, seconds, folder_mb(folder), rows, how, errors)
+
+
+def _compared(
+    origin: sources.Source,
+    folder: Path,
+    recipe: Recipe,
+    text: str | Path | None,
+    threads: int | None,
+    step: Progress,
+) -> tuple[tuple[Row, ...], str]:
+    """The rows of original and packed model, which the card gets too, and how they were measured."""
+    settings = recipe.evaluate
+    chosen = choose(text or settings.text, "test", origin, settings.tokens, seed=EVALUATION_SEED)
+    rows = compare_with_original(origin, {"packed": folder}, chosen, settings, threads, step)
+    how = protocol(chosen, settings)
+    append(folder, f"## Compared with the original\n\n{markdown(rows)}\n{how}\n")
+    return rows, how
 
 
 def _checked_target(folder: Path) -> Path:

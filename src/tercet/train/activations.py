@@ -35,7 +35,7 @@ class _Quantize(torch.autograd.Function):
 
 
 def quantized(x: Tensor, kind: Activations, group: int) -> Tensor:
-    """x as the engine's linears see it, float32[..., width].
+    """x as the engine's linears see it, float32[..., width]; float64 where x is.
 
     Args:
         x: [..., width].
@@ -44,7 +44,8 @@ def quantized(x: Tensor, kind: Activations, group: int) -> Tensor:
     """
     if kind == "a16":
         return x
-    grouped = x.float().reshape(*x.shape[:-1], -1, group)
+    exact = x if x.dtype == torch.float64 else x.float()
+    grouped = exact.reshape(*x.shape[:-1], -1, group)
     if kind == "ternary":
         size = grouped.abs()
         kept = size > 0.7 * size.mean(-1, keepdim=True)

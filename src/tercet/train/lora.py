@@ -2,11 +2,10 @@
 
     Q(W + c B A)        A [rank, in] small random numbers, B [out, rank] zeros, c = alpha/rank; W frozen
 
-Ordinary LoRA adds B A behind a quantized weight. Merging that and rounding again gives back most of the codes from
-before, as the change is far smaller than the distance of two levels. Here B A is inside the quantizer Q, on the latent
-weight, as in LR-QAT (arXiv 2406.06385): training sees ternary weights, whose codes flip where the sum of W and B A
-leaves its cell, and merging changes no bit of them. The optimizer keeps rank * (in + out) numbers a matrix instead of
-in * out.
+Ordinary LoRA adds B A behind a quantized weight; what it learnt has to survive being merged and rounded again. Here
+B A is inside the quantizer Q, on the latent weight, as in LR-QAT (arXiv 2406.06385): training sees ternary weights,
+whose codes flip where the sum of W and B A leaves its cell, and merging changes no bit of them. The optimizer keeps
+rank * (in + out) numbers a matrix instead of in * out.
 
 W should be latent weights that were trained, or the pretrained ones brought into the cells of their codes
 (`quantize_` with `starts`). Scales that a quantizer trains go on being trained. Whoever calibrates the merged weights

@@ -11,11 +11,13 @@ products are computed in it anyway.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tercet.quantizers import LrQat, quantized, recomputed
 from tercet.recipe import Distil
 from tercet.train import features
 from tercet.train.head import head_losses
@@ -38,11 +40,14 @@ class Task(nn.Module):
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
         self.settings = settings
         self._heads: dict[int, tuple[int, Tensor]] = {}
+        # Dense weights made of low-rank factors are computed again in backward rather than kept.
+        self._recomputes = any(isinstance(quantizer, LrQat) for _, quantizer, _ in quantized(student))
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ids = batch["ids"]
         own = _Run(self.student, self.settings)
-        hidden = own(ids)
+        with recomputed() if self._recomputes else nullcontext():
+            hidden = own(ids)
         other = _Run(self.teacher, self.settings) if self.teacher is not None else None
         wanted = None
         if other is not None:
