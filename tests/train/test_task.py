@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tercet.recipe import Distil
 from tercet.reference import quantize_activations as engine_activations
 from tercet.train.activations import quantize_activations, quantized
 from tercet.train.task import Task
+from tercet.train.teacher import HeadOnly, stored_hidden
 
 GROUP = 32
 
@@ -72,6 +74,17 @@ def test_stored_logits_give_the_loss_of_live_ones() -> None:
         values, index = task.teacher(input_ids=IDS).logits.log_softmax(-1).topk(299)
     task.teacher = None
     stored = task({"ids": IDS, "values": values, "index": index})
+    torch.testing.assert_close(stored["loss"], live["loss"], rtol=1e-3, atol=1e-4)
+
+
+def test_stored_hidden_states_give_the_loss_of_a_live_teacher(tmp_path: Path) -> None:
+    task = pair(Distil(ce=0.5))
+    live = task({"ids": IDS})
+    assert task.teacher is not None
+    kept = stored_hidden(task.teacher, IDS.numpy(), tmp_path, {}, lambda *_: None)["teacher"]
+    task = pair(Distil(ce=0.5, teacher="stored"))
+    task.teacher = HeadOnly(task.teacher)
+    stored = task({"ids": IDS, "teacher": torch.from_numpy(np.array(kept))})
     torch.testing.assert_close(stored["loss"], live["loss"], rtol=1e-3, atol=1e-4)
 
 
@@ -136,3 +149,5 @@ def test_settings_that_would_learn_nothing_are_refused() -> None:
         Distil(kl=0)
     with pytest.raises(ValidationError, match="top_k"):
         Distil(top_k=64, off=1)
+    with pytest.raises(ValidationError, match="live"):
+        Distil(teacher="stored", off=1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import tiny
-from tercet.train.teacher import stored_logits
+from tercet.train.teacher import HeadOnly, stored_hidden, stored_logits
 
 WINDOWS = np.stack([tiny.ids(16, seed=seed) for seed in range(3)]).astype(np.int64)
 
@@ -21,16 +22,43 @@ def test_they_are_the_likeliest_tokens_and_are_asked_for_once(tmp_path: Path) ->
         return stored_logits(teacher, windows, k, tmp_path, {"source": key}, lambda i, n: asked.append((i, n)))
 
     found = ask(WINDOWS)
-    assert asked == [(1, 3), (2, 3), (3, 3)]
+    assert asked == [(3, 3)]
     with torch.no_grad():
         best = teacher(input_ids=torch.from_numpy(WINDOWS)).logits.log_softmax(-1).topk(5)
     assert np.array_equal(found["index"], best.indices.numpy())
     np.testing.assert_allclose(found["values"], best.values.numpy(), rtol=1e-3, atol=1e-3)
     again = ask(WINDOWS)
-    assert len(asked) == 3
+    assert len(asked) == 1
     for name, array in found.items():
         assert np.array_equal(again[name], array)
     ask(WINDOWS, k=4)
     ask(WINDOWS, key="b")
     ask(WINDOWS[:, ::-1])
-    assert len(asked) == 12
+    assert len(asked) == 4
+
+
+def test_hidden_states_give_the_logits_again_through_the_head_that_is_left(tmp_path: Path) -> None:
+    teacher, _, _ = tiny.model("llama")
+    found = stored_hidden(teacher, WINDOWS, tmp_path, {}, lambda *_: None)["teacher"]
+    with torch.no_grad():
+        logits = teacher(input_ids=torch.from_numpy(WINDOWS)).logits
+        again = torch.from_numpy(np.array(found)).float() @ HeadOnly(teacher).get_output_embeddings().weight.T
+    torch.testing.assert_close(again, logits, rtol=2e-3, atol=2e-3 * float(logits.std()))
+
+
+def test_a_teacher_that_was_stopped_is_asked_only_for_the_parts_that_are_missing(tmp_path: Path) -> None:
+    teacher, _, _ = tiny.model("llama")
+    windows = np.stack([tiny.ids(4, seed=seed) for seed in range(100)]).astype(np.int64)
+    whole = stored_hidden(teacher, windows, tmp_path / "whole", {}, lambda *_: None)["teacher"]
+
+    def stop(done: int, _: int) -> None:
+        if done > 64:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stored_hidden(teacher, windows, tmp_path / "parts", {}, stop)
+    asked: list[int] = []
+    found = stored_hidden(teacher, windows, tmp_path / "parts", {}, lambda i, _: asked.append(i))["teacher"]
+    assert min(asked) > 64
+    assert np.array_equal(found, whole)
+    assert len(list((tmp_path / "parts").iterdir())) == 1

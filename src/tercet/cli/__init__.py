@@ -7,8 +7,11 @@ stdout carries a command's result, or one JSON object with --json; progress and 
 
 from __future__ import annotations
 
+import sys
+
 from tercet.cli import files, make, measure, talk
 from tercet.cli.common import Commands, typer
+from tercet.cli.memory import keep_memory
 
 __all__ = ["app", "main"]
 
@@ -32,4 +35,6 @@ app.command("demo")(make.demo)
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["quantize"]:
+        keep_memory()
     app()

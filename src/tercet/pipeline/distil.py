@@ -32,12 +32,13 @@ from tercet.runtime import Tokenizer
 from tercet.tensor import TernaryTensor
 from tercet.train import Task, train
 from tercet.train.activations import quantize_activations
-from tercet.train.teacher import stored_logits
+from tercet.train.teacher import HeadOnly, stored_hidden, stored_logits
 
 __all__ = ["Watch", "distil"]
 
 Watch = Callable[[Mapping[str, Any], int], None]
 VALIDATION = 4096  # tokens that perplexity is measured on while training
+SHORT = 512  # tokens of a window up to which plain attention's backward pass beats the fused one's on CPUs
 GENERATED = 1 << 18  # tokens the model writes where there is no text and no number is given
 
 
@@ -66,15 +67,9 @@ def distil(
     assert how is not None
     cut = _windows(source, program, settings, how)
     folder = cache / _name(source, recipe, cut)
-    student = _student(source.model(), plan, quantized, settings)
-    arrays: dict[str, NDArray[Any]] = {"ids": cut}
-    teacher = source.model() if settings.has_teacher else None
-    if settings.top_k and teacher is not None:
-        key = {"source": source.origin}
-        arrays |= stored_logits(teacher, cut, settings.top_k, cache, key, lambda i, n: step("ask the teacher", i, n))
-        teacher = None
-    if teacher is not None and uses_bfloat16(how.precision, torch.device("cpu")):
-        _halve(teacher)
+    teacher, answers = _teacher(source, settings, how, cut, cache, step) if settings.has_teacher else (None, {})
+    arrays = {"ids": cut, **answers}
+    student = _student(source.model(), plan, quantized, settings, how.context)
     validation = _validation(source, how.context)
     train(
         Task(student, teacher, settings),
@@ -87,14 +82,41 @@ def distil(
     return {**quantized, **_vectors(student, program), **freeze(student)}
 
 
+def _teacher(
+    source: sources.Source, settings: Distil, how: Train, cut: NDArray[np.int64], cache: Path, step: Progress
+) -> tuple[nn.Module | None, dict[str, NDArray[Any]]]:
+    """What of the teacher stays in memory, and what it answered to each window where that is stored."""
+    model, key = source.model(), {"source": source.origin}
+    bfloat16 = uses_bfloat16(how.precision, torch.device("cpu"))
+    if bfloat16:
+        _halve(model)
+
+    def progress(done: int, total: int) -> None:
+        step("ask the teacher", done, total)
+
+    if settings.top_k:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return None, stored_logits(model, cut, settings.top_k, cache, key, progress)
+    if settings.teacher == "stored":
+        answers = stored_hidden(model, cut, cache, key, progress, bfloat16=bfloat16)
+        return HeadOnly(model), answers
+    return model, {}
+
+
 def _student(
-    model: nn.Module, plan: Mapping[str, Planned], quantized: Mapping[str, Quantized], settings: Distil
+    model: nn.Module,
+    plan: Mapping[str, Planned],
+    quantized: Mapping[str, Quantized],
+    settings: Distil,
+    context: int,
 ) -> nn.Module:
     """The model, in place, as a student: quantizers on the planned matrices, everything else as it ships."""
     parameters = dict(model.named_parameters())
     for name, tensor in quantized.items():
         if not isinstance(tensor, TernaryTensor):  # latent weights begin as near to the pretrained as codes allow
             parameters[name].data.copy_(torch.from_numpy(dequantized(tensor)))
+    if not torch.accelerator.is_available() and context <= SHORT:
+        model.set_attn_implementation("eager")  # type: ignore[operator]
     model.requires_grad_(True)
     for name, planned in plan.items():
         if planned.quantizer is None:
@@ -130,7 +152,10 @@ def _windows(source: sources.Source, program: Program, settings: Distil, how: Tr
     tokenizer = Tokenizer.open(source.folder)
     prefix = tokenizer.encode("")
     ids = tokenizer.encode(text.content)[len(prefix) :]
-    return windows(ids, min(how.context, program.context), settings.tokens, prefix=prefix)
+    cut = windows(ids, min(how.context, program.context), settings.tokens, prefix=prefix)
+    # No more than the run reads: a stored teacher answers to nothing else.
+    read = how.steps * how.batch * how.accumulation
+    return cut[np.sort(np.random.default_rng(how.seed).permutation(len(cut))[:read])]
 
 
 def _validation(source: sources.Source, context: int) -> NDArray[np.int64] | None:

@@ -138,7 +138,9 @@ class Distil(Settings, frozen=True):
         off, hidden: weights of the cosine and the relative squared error of blocks' outputs (`tercet.train.features`).
         relations: weight of the attention relations of the last of `blocks`.
         blocks: indices that off, hidden and relations look at, negative ones from the end; None for all.
-        top_k: of the teacher's logits, stored once for all epochs; None computes whole logits at each step.
+        teacher: "live" answers at each step; of a "stored" one the last hidden states are computed once, on the disk
+            (2 * width bytes a token).
+        top_k: of the teacher's logits, stored once instead; None takes whole logits.
         activations: what linears' inputs are quantized to while training; the engine runs a8.
         text: "default" (cached articles), "generated" (by the model itself) or a text file.
         tokens: of the text at most; None for all of it.
@@ -151,6 +153,7 @@ class Distil(Settings, frozen=True):
     hidden: float = Field(default=0.0, ge=0)
     relations: float = Field(default=0.0, ge=0)
     blocks: tuple[int, ...] | None = None
+    teacher: Literal["live", "stored"] = "live"
     top_k: int | None = Field(default=None, ge=1, le=1024)
     activations: Activations = "a8"
     text: str = Field(default="default", min_length=1)
@@ -166,6 +169,8 @@ class Distil(Settings, frozen=True):
             raise ValueError("all weights are 0: nothing would be learnt")
         if self.top_k and (self.divergence != "forward" or not self.kl or self.off or self.hidden or self.relations):
             raise ValueError("`top_k` keeps logits only: it goes with the forward divergence and without features")
+        if self.teacher == "stored" and (self.off or self.hidden or self.relations):
+            raise ValueError("a stored teacher has no features of its blocks: `teacher: live` goes with those")
         return self
 
 

@@ -29,9 +29,10 @@ __all__ = ["Task"]
 class Task(nn.Module):
     """Attributes: student, teacher (None where no loss needs one), settings.
 
-    `forward` takes a batch {"ids": int64[windows, tokens]}, and, where `settings.top_k` is set, "values"
-    float16[windows, tokens, k] and "index" int[windows, tokens, k]. It returns {"loss": ..., and each of its parts},
-    0-dim.
+    `forward` takes a batch {"ids": int64[windows, tokens]}, and what is stored of the teacher: its hidden states
+    "teacher" float16[windows, tokens, width] (then `teacher` is its head only), or, where `settings.top_k` is set,
+    "values" float16[windows, tokens, k] and "index" int[windows, tokens, k]. It returns {"loss": ..., and each of its
+    parts}, 0-dim.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None, settings: Distil) -> None:
@@ -48,8 +49,8 @@ class Task(nn.Module):
         own = _Run(self.student, self.settings)
         with recomputed() if self._recomputes else nullcontext():
             hidden = own(ids)
-        other = _Run(self.teacher, self.settings) if self.teacher is not None else None
-        wanted = None
+        wanted = batch["teacher"].flatten(0, 1) if "teacher" in batch else None
+        other = _Run(self.teacher, self.settings) if self.teacher is not None and wanted is None else None
         if other is not None:
             with torch.no_grad():
                 wanted = other(ids).flatten(0, 1)

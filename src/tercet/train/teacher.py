@@ -1,9 +1,10 @@
-"""The teacher's answers, computed once: the log-probabilities of its k likeliest tokens at each position.
+"""The teacher's answers, computed once and kept: its blocks need not run, nor lie in memory, beside the student.
 
-    values float16[n, tokens, k], index int32[n, tokens, k]      6 k bytes a token
+    last hidden states   float16[n, tokens, width]                          2 width bytes a token; whole logits again
+                                                                            by one product with the teacher's head
+    k likeliest tokens   values float16, index int32[n, tokens, k]          6 k bytes a token
 
-They are kept in two .npy files, mapped rather than read. What is computed again at each step costs a fifth of it, and
-gives whole logits; this pays from the second epoch on, and where the teacher does not fit beside the student.
+They are kept in .npy files, mapped rather than read, and made in parts, so that what was stopped goes on.
 """
 
 from __future__ import annotations
@@ -12,60 +13,130 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from tercet import fsio
 
-__all__ = ["stored_logits"]
+__all__ = ["HeadOnly", "stored_hidden", "stored_logits"]
+
+Progress = Callable[[int, int], None]
+Answers = dict[str, NDArray[Any]]
+
+PART = 64  # windows a file until all are there
+BATCH = 8  # windows the teacher reads at a time
 
 
-def stored_logits(
+class HeadOnly(nn.Module):
+    """What is left of a teacher whose hidden states are stored: its head, [vocab, width]."""
+
+    def __init__(self, teacher: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(teacher.get_output_embeddings().weight.detach(), requires_grad=False)
+
+    def get_output_embeddings(self) -> HeadOnly:
+        return self
+
+
+def stored_hidden(
     teacher: nn.Module,
     windows: NDArray[np.int64],
-    k: int,
     folder: Path,
     key: Mapping[str, Any],
-    progress: Callable[[int, int], None],
-) -> dict[str, NDArray[Any]]:
-    """{"values", "index"} for each window, from `folder` or computed and put there.
+    progress: Progress,
+    *,
+    bfloat16: bool = False,
+) -> Answers:
+    """{"teacher": what the teacher's head reads, for each window}, from `folder` or computed and put there.
 
     Args:
         windows: int64[n, tokens].
         key: what tells the teacher from others, such as its file's hash.
         progress: called with (windows done, windows).
+        bfloat16: products are computed in it.
 
     Raises StorageError where the disk refuses them.
     """
-    digest = hashlib.sha256(f"{dict(key)!r} {k} {windows.shape}".encode() + np.ascontiguousarray(windows).tobytes())
-    paths = {name: folder / f"{digest.hexdigest()[:32]}.{name}.npy" for name in ("values", "index")}
-    if not all(path.exists() for path in paths.values()):
-        made = _compute(teacher, windows, k, progress)
-        for name, path in paths.items():
-            fsio.atomic_file(path, _npy(made[name]))
-    return {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in paths.items()}
+
+    def answer(ids: Tensor) -> Answers:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            hidden = cast(Any, teacher).get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        return {"teacher": hidden.to(torch.float16).numpy()}
+
+    return _stored(answer, ["teacher"], windows, folder, {**key, "bfloat16": bfloat16}, progress)
+
+
+def stored_logits(
+    teacher: nn.Module, windows: NDArray[np.int64], k: int, folder: Path, key: Mapping[str, Any], progress: Progress
+) -> Answers:
+    """{"values", "index"}: the k likeliest tokens' log-probabilities, and which; otherwise as `stored_hidden`."""
+
+    def answer(ids: Tensor) -> Answers:
+        found = [teacher(input_ids=row[None], use_cache=False).logits[0].float().log_softmax(-1).topk(k) for row in ids]
+        return {
+            "values": np.stack([best.values.to(torch.float16).numpy() for best in found]),
+            "index": np.stack([best.indices.to(torch.int32).numpy() for best in found]),
+        }
+
+    return _stored(answer, ["values", "index"], windows, folder, {**key, "k": k}, progress)
 
 
 @torch.inference_mode()
-def _compute(
-    teacher: Any, windows: NDArray[np.int64], k: int, progress: Callable[[int, int], None]
-) -> dict[str, NDArray[Any]]:
-    shape = (*windows.shape, k)
-    values, index = np.empty(shape, np.float16), np.empty(shape, np.int32)
-    for at, ids in enumerate(windows):
-        logits = teacher(input_ids=torch.from_numpy(np.array(ids))[None], use_cache=False).logits[0].float()
-        best = logits.log_softmax(-1).topk(k)
-        values[at], index[at] = best.values.numpy(), best.indices.numpy()
-        progress(at + 1, len(windows))
-    return {"values": values, "index": index}
+def _stored(
+    answer: Callable[[Tensor], Answers],
+    names: list[str],
+    windows: NDArray[np.int64],
+    folder: Path,
+    key: Mapping[str, Any],
+    progress: Progress,
+) -> Answers:
+    digest = hashlib.sha256(f"{dict(key)!r} {windows.shape}".encode() + np.ascontiguousarray(windows).tobytes())
+    stem = digest.hexdigest()[:32]
+    paths = {name: folder / f"{stem}.{name}.npy" for name in names}
+    if not all(path.exists() for path in paths.values()):
+        parts = [
+            _part(answer, windows, begin, {name: folder / f"{stem}.{name}.{begin}.npy" for name in names}, progress)
+            for begin in range(0, len(windows), PART)
+        ]
+        for name, path in paths.items():
+            fsio.atomic_file(path, _npy([_mapped(part[name]) for part in parts], len(windows)))
+        for part in parts:
+            for path in part.values():
+                path.unlink(missing_ok=True)
+    return {name: _mapped(path) for name, path in paths.items()}
 
 
-def _npy(array: NDArray[Any]) -> list[Any]:
-    """The file as buffers, without a copy of the array."""
+def _part(
+    answer: Callable[[Tensor], Answers],
+    windows: NDArray[np.int64],
+    begin: int,
+    paths: dict[str, Path],
+    progress: Progress,
+) -> dict[str, Path]:
+    """The files of windows begin .. begin + PART."""
+    end = min(begin + PART, len(windows))
+    if not all(path.exists() for path in paths.values()):
+        found: list[Answers] = []
+        for at in range(begin, end, BATCH):
+            found.append(answer(torch.from_numpy(np.array(windows[at : min(at + BATCH, end)]))))
+            progress(min(at + BATCH, end), len(windows))
+        for name, path in paths.items():
+            fsio.atomic_file(path, _npy([each[name] for each in found], end - begin))
+    return paths
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    return cast(NDArray[Any], np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _npy(arrays: list[NDArray[Any]], count: int) -> list[Any]:
+    """The file of all arrays' rows as buffers, without a copy of them."""
+    first = arrays[0]
     header = io.BytesIO()
-    np.lib.format.write_array_header_2_0(header, np.lib.format.header_data_from_array_1_0(array))
-    return [header.getvalue(), array.reshape(-1)]
+    facts = {**np.lib.format.header_data_from_array_1_0(first), "shape": (count, *first.shape[1:])}
+    np.lib.format.write_array_header_2_0(header, facts)
+    return [header.getvalue(), *(array.reshape(-1) for array in arrays)]
