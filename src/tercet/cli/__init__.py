@@ -24,6 +24,7 @@ app = typer.Typer(
     help="Turn a pretrained language model ternary, and run it on a CPU.",
 )
 app.command("quantize")(make.quantize)
+app.command("tune")(make.tune)
 app.command("eval")(measure.evaluate)
 app.command("generate")(talk.generate)
 app.command("chat")(talk.chat)
@@ -35,6 +36,6 @@ app.command("demo")(make.demo)
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["quantize"]:
+    if sys.argv[1:2] in (["quantize"], ["tune"]):
         keep_memory()
     app()

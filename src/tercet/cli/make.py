@@ -1,4 +1,4 @@
-"""Commands that make models: quantize, demo."""
+"""Commands that make models: quantize, tune, demo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from tercet.cli.common import AsJson, Threads, emit, progress_bar, render, typer
 
-__all__ = ["demo", "quantize"]
+__all__ = ["demo", "quantize", "tune"]
 
 
 def quantize(
@@ -59,6 +59,37 @@ def _report_text(result: dict[str, Any]) -> str:
         return "\n".join(lines)
     rows = [Row(**row) for row in result["rows"]]
     return render(*table(rows)) + "\n".join([*lines, result["protocol"]])
+
+
+def tune(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The model that DIR was made of.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A packed folder.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The packed folder to write.")],
+    text: Annotated[Path, typer.Option("--text", metavar="FILE", help="What it learns, UTF-8 text.")],
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Of each matrix's change.")] = 16,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Of 512 tokens each.")] = 100,
+    lr: Annotated[float, typer.Option("--lr", min=0, help="Of the adapters.")] = 2e-3,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune a packed model on a text by adapters that are merged: it stays ternary."""
+    from tercet.cli.live import watch
+    from tercet.pipeline.tune import SETTINGS
+    from tercet.pipeline.tune import tune as run
+
+    settings = SETTINGS.model_copy(update={"steps": steps, "lr": lr, "seed": seed})
+    with watch() as watching:
+        tuned = run(source, folder, out, text, rank=rank, settings=settings, threads=threads, watch=watching)
+    emit(tuned.as_dict(), as_json, _tuned_text)
+
+
+def _tuned_text(result: dict[str, Any]) -> str:
+    rows = [(f"{result['text']}, held out", f"{result['before']:.2f}", f"{result['after']:.2f}")]
+    if result["general_before"] is not None:
+        rows.append(("default text", f"{result['general_before']:.2f}", f"{result['general_after']:.2f}"))
+    end = f"wrote {result['folder']}: {result['flips']:.2%} of the codes changed, {result['seconds']:.0f} s"
+    return render(("perplexity", "before", "after"), rows) + end
 
 
 def demo(

@@ -1,6 +1,7 @@
-"""From a source to a measured, packed folder: `quantize`; and the measure of any model: `evaluate`."""
+"""Source to measured, packed folder: `quantize`; on to a text of one's own: `tune`; the measure of any: `evaluate`."""
 
 from tercet.pipeline.measure import evaluate
 from tercet.pipeline.run import Report, quantize
+from tercet.pipeline.tune import Tuned, tune
 
-__all__ = ["Report", "evaluate", "quantize"]
+__all__ = ["Report", "Tuned", "evaluate", "quantize", "tune"]

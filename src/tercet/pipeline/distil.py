@@ -1,7 +1,6 @@
 """Distillation as a stage of `quantize`: the calibrated model learns from the original, and is frozen again.
 
-The student is the transformers model with quantizers on it, started from calibration's codes and scales. What is kept
-in int8 or floats it sees dequantized, and does not train. Checkpoints and journal lie in the cache, under a name made
+Checkpoints and journal lie in the cache, under a name made
 of all that decides the result: the same command goes on from there.
 """
 
@@ -19,26 +18,24 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tercet import sources
-from tercet.calibrate import Quantized, dequantized
+from tercet.calibrate import Quantized
 from tercet.calibrate.precision import uses_bfloat16
 from tercet.evaluate import quality, spread, windows
 from tercet.evaluate.float_model import FloatModel
 from tercet.pipeline.measure import Progress
+from tercet.pipeline.student import build_student, vectors
 from tercet.pipeline.texts import choose
 from tercet.program import Program
-from tercet.quantizers import freeze, quantize_
+from tercet.quantizers import freeze
 from tercet.recipe import Distil, Planned, Recipe, Train
 from tercet.runtime import Tokenizer
-from tercet.tensor import TernaryTensor
 from tercet.train import Task, train
-from tercet.train.activations import quantize_activations
 from tercet.train.teacher import HeadOnly, stored_hidden, stored_logits
 
 __all__ = ["Watch", "distil"]
 
 Watch = Callable[[Mapping[str, Any], int], None]
 VALIDATION = 4096  # tokens that perplexity is measured on while training
-SHORT = 512  # tokens of a window up to which plain attention's backward pass beats the fused one's on CPUs
 GENERATED = 1 << 18  # tokens the model writes where there is no text and no number is given
 
 
@@ -69,7 +66,7 @@ def distil(
     folder = cache / _name(source, recipe, cut)
     teacher, answers = _teacher(source, settings, how, cut, cache, step) if settings.has_teacher else (None, {})
     arrays = {"ids": cut, **answers}
-    student = _student(source.model(), plan, quantized, settings, how.context)
+    student = build_student(source.model(), plan, quantized, settings.activations, how.context)
     validation = _validation(source, how.context)
     train(
         Task(student, teacher, settings),
@@ -79,7 +76,7 @@ def distil(
         evaluate=None if validation is None else lambda task: _quality(task, validation),
         progress=lambda record: watch(record, how.steps) if watch else step("distil", int(record["step"]), how.steps),
     )
-    return {**quantized, **_vectors(student, program), **freeze(student)}
+    return {**quantized, **vectors(student, program), **freeze(student)}
 
 
 def _teacher(
@@ -101,42 +98,6 @@ def _teacher(
         answers = stored_hidden(model, cut, cache, key, progress, bfloat16=bfloat16)
         return HeadOnly(model), answers
     return model, {}
-
-
-def _student(
-    model: nn.Module,
-    plan: Mapping[str, Planned],
-    quantized: Mapping[str, Quantized],
-    settings: Distil,
-    context: int,
-) -> nn.Module:
-    """The model, in place, as a student: quantizers on the planned matrices, everything else as it ships."""
-    parameters = dict(model.named_parameters())
-    for name, tensor in quantized.items():
-        if not isinstance(tensor, TernaryTensor):  # latent weights begin as near to the pretrained as codes allow
-            parameters[name].data.copy_(torch.from_numpy(dequantized(tensor)))
-    if not torch.accelerator.is_available() and context <= SHORT:
-        model.set_attn_implementation("eager")  # type: ignore[operator]
-    model.requires_grad_(True)
-    for name, planned in plan.items():
-        if planned.quantizer is None:
-            parameters[name].requires_grad_(False)
-    configs = {name: planned.quantizer for name, planned in plan.items() if planned.quantizer is not None}
-    starts = {name: tensor for name, tensor in quantized.items() if isinstance(tensor, TernaryTensor)}
-    quantize_(model, configs, starts)
-    groups = {name: planned.group_size for name, planned in plan.items() if _is_linear(model, name)}
-    quantize_activations(model, groups, settings.activations)
-    return model
-
-
-def _is_linear(model: nn.Module, name: str) -> bool:
-    return isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear)
-
-
-def _vectors(student: nn.Module, program: Program) -> dict[str, Quantized]:
-    parameters = dict(student.named_parameters())
-    names = [name for name, weight in program.weights.items() if weight.role == "vector"]
-    return {name: parameters[name].detach().float().cpu().numpy().copy() for name in names}
 
 
 def _halve(teacher: nn.Module) -> None:

@@ -69,8 +69,9 @@ class Levels:
 
     @classmethod
     def from_tensor(cls, tensor: TernaryTensor) -> Levels:
-        shift = None if tensor.shift is None else torch.from_numpy(tensor.shift)
-        return cls(torch.from_numpy(tensor.codes), torch.from_numpy(tensor.scale), shift)
+        """A copy: the tensor's arrays may be views of a file."""
+        shift = None if tensor.shift is None else torch.tensor(tensor.shift)
+        return cls(torch.tensor(tensor.codes), torch.tensor(tensor.scale), shift)
 
     def to_tensor(self) -> TernaryTensor:
         shift = None if self.shift is None else self.shift.cpu().numpy()

@@ -1,0 +1,221 @@
+"""Fine-tuning of a packed model on a person's own text: adapters inside the quantizers, merged, packed again.
+
+    folder -> student with the folder's codes and scales -> adapters and scales trained -> merged -> folder
+
+Training sees the ternary weights that ship, so merging and packing lose nothing (`tercet.train.lora`). Of the text,
+each tenth window is not trained on: on those the folders before and after are compared, by the engine, and on the
+default text's validation part too, where there is one: what was forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet import artifact, families, sources
+from tercet.artifact import Artifact
+from tercet.calibrate import Quantized, dequantized
+from tercet.errors import TercetError
+from tercet.evaluate import quality, spread, windows
+from tercet.evaluate.float_model import FloatModel, set_threads
+from tercet.evaluate.models import open_model
+from tercet.packing import PackedTensor, pack, unpack
+from tercet.pipeline.distil import Watch
+from tercet.pipeline.student import build_student, vectors
+from tercet.pipeline.texts import Text, choose
+from tercet.quantizers import LearnedConfig, freeze
+from tercet.recipe import Planned, Train
+from tercet.sources.cache import cache_dir
+from tercet.tensor import TernaryTensor
+from tercet.train import fine_tune
+
+__all__ = ["Tuned", "tune"]
+
+HELD_OUT = 10  # each so many-th window is kept for the comparison
+TERNARY = ("t2", "t19", "t5", "b1")
+RECIPE = "recipe.json"
+MEASURED = 4096  # tokens of each text that perplexity is measured on
+SETTINGS = Train(steps=100, batch=2, context=256, lr=2e-3, scale_lr=5e-4, norm_lr=0, checkpoint_every=50)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What `tune` did; perplexities are of the packed folders, by the engine.
+
+    Attributes:
+        before, after: on the held-out windows of the new text.
+        trained: the student's own, before it was packed.
+        general_before, general_after: on the default text (validation); None without one.
+        flips: share of the codes that changed.
+    """
+
+    folder: Path
+    text: str
+    tokens: int
+    seconds: float
+    before: float
+    after: float
+    trained: float
+    general_before: float | None
+    general_after: float | None
+    flips: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def tune(
+    source: str | sources.Source,
+    folder: str | Path,
+    out: str | Path,
+    text: str | Path,
+    *,
+    rank: int = 16,
+    settings: Train = SETTINGS,
+    threads: int | None = None,
+    watch: Watch | None = None,
+) -> Tuned:
+    """Fine-tunes a packed folder on a text file.
+
+    Args:
+        source: the model the folder was made of.
+        folder: what `quantize` wrote; left as it is.
+        out: the folder to write.
+        rank: of each matrix's change.
+        settings: windows, steps, rates.
+        watch: called with each record of training's journal and the number of its steps.
+
+    Raises TercetError: another model's folder, a text too short, or what `tercet.train.train` refuses.
+    """
+    begin = time.monotonic()
+    set_threads(threads)
+    origin = source if isinstance(source, sources.Source) else sources.resolve(source)
+    packed = Artifact.open(folder, check=True)
+    _check(packed, origin)
+    chosen = choose(text, "train", origin)
+    engine = open_model(packed.folder, threads=threads)
+    context = min(settings.context, engine.context)
+    learnt, kept = _split(windows(engine.encode(chosen.content), context, prefix=engine.prefix()))
+    general = _general(engine, context)
+    before = [_perplexity(engine.logits, cut) for cut in (kept, general)]
+    start = {name: _unpacked(tensor) for name, tensor in packed.tensors.items()}
+    program = families.program(packed.config["model"])
+    student = build_student(origin.model(), _plan(packed.tensors), start, "a8", context)
+
+    def told(record: Mapping[str, Any]) -> None:
+        if watch is not None:
+            watch(record, settings.steps)
+
+    run = cache_dir() / "training" / _name(packed, learnt, rank, settings)
+    fine_tune(student, learnt, settings, run, rank=rank, progress=told)
+    made: dict[str, Quantized] = {**start, **vectors(student, program), **freeze(student)}
+    _save(packed, origin, chosen, made, Path(out))
+    engine = open_model(Path(out), threads=threads)
+    trained = _perplexity(FloatModel(student), kept)
+    after = [_perplexity(engine.logits, cut) for cut in (kept, general)]
+    assert before[0] is not None
+    assert after[0] is not None
+    assert trained is not None
+    return Tuned(
+        folder=Path(out),
+        text=chosen.name,
+        tokens=settings.steps * settings.batch * settings.accumulation * context,
+        seconds=time.monotonic() - begin,
+        before=before[0],
+        after=after[0],
+        trained=trained,
+        general_before=before[1],
+        general_after=after[1],
+        flips=_flips(start, made),
+    )
+
+
+def _check(packed: Artifact, origin: sources.Source) -> None:
+    if packed.config["source"] != origin.origin:
+        raise TercetError(f"{packed.folder} was not made of {origin.name} as it is now; name the source it was made of")
+    extra = {name: value for name, value in packed.config["model"].get("tercet", {}).items() if name != "blocks"}
+    if extra:
+        raise TercetError(f"{packed.folder}: adapters do not train models with {', '.join(extra)}; quantize without")
+    if not any(plan.quantizer for plan in _plan(packed.tensors).values()):
+        raise TercetError(f"{packed.folder} has no ternary or binary matrix to tune; quantize it with another recipe")
+
+
+def _split(cut: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Windows to train on, and those kept."""
+    kept = np.arange(len(cut)) % HELD_OUT == HELD_OUT - 1
+    if not kept.any():
+        raise TercetError(f"the text fills {len(cut)} windows; give at least {HELD_OUT}, or a shorter context")
+    return cut[~kept], cut[kept]
+
+
+def _general(engine: Any, context: int) -> NDArray[np.int64] | None:
+    content = sources.default_text("validation")
+    return None if content is None else windows(engine.encode(content), context, prefix=engine.prefix())
+
+
+def _perplexity(logits: Callable[..., NDArray[np.float32]], cut: NDArray[np.int64] | None) -> float | None:
+    return None if cut is None else quality(logits, spread(cut, MEASURED)).perplexity
+
+
+def _unpacked(tensor: PackedTensor | NDArray[np.float32]) -> Quantized:
+    return unpack(tensor) if isinstance(tensor, PackedTensor) else tensor
+
+
+def _plan(tensors: Mapping[str, PackedTensor | NDArray[np.float32]]) -> dict[str, Planned]:
+    """Every ternary matrix by the quantizer that leaves its codes and scales as they are; the rest kept."""
+    plan = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, PackedTensor):
+            quantizer = _quantizer(tensor) if tensor.format in TERNARY else None
+            plan[name] = Planned(quantizer, None if quantizer else "float32", tensor.group_size, tensor.format)
+    return plan
+
+
+def _quantizer(tensor: PackedTensor) -> LearnedConfig:
+    group = "row" if tensor.group_size == tensor.shape[1] else tensor.group_size
+    fields = {"group_size": group, "shift": tensor.shift is not None, "binary": tensor.format == "b1"}
+    return LearnedConfig.model_validate(fields)
+
+
+def _name(packed: Artifact, learnt: NDArray[np.int64], rank: int, settings: Train) -> str:
+    fields = [packed.config["crc32c"], rank, settings.model_dump(mode="json")]
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(learnt).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _save(packed: Artifact, origin: sources.Source, text: Text, made: Mapping[str, Quantized], out: Path) -> None:
+    config, recipe = packed.config, json.loads((packed.folder / RECIPE).read_text(encoding="utf-8"))
+    stored: dict[str, PackedTensor | NDArray[np.float32]] = {}
+    for name, tensor in packed.tensors.items():
+        new = made[name]
+        stored[name] = pack(new, tensor.format) if isinstance(tensor, PackedTensor) else dequantized(new)
+    about = f"# {origin.name}, quantized and fine-tuned by Tercet\n\nAdapters trained on {text.name}, and merged.\n"
+    artifact.save(
+        out,
+        model=config["model"],
+        tensors=stored,
+        tokenizer_files=origin.tokenizer_files(),
+        recipe=recipe,
+        card=about,
+        generation=origin.generation(),
+        source=origin.origin,
+        calibration={**config["calibration"], "tuned": text.origin},
+    )
+
+
+def _flips(start: Mapping[str, Quantized], made: Mapping[str, Quantized]) -> float:
+    changed = total = 0
+    for name, old in start.items():
+        new = made[name]
+        if isinstance(old, TernaryTensor) and isinstance(new, TernaryTensor):
+            changed, total = changed + int((old.codes != new.codes).sum()), total + old.codes.size
+    return changed / total
