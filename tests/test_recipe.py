@@ -214,7 +214,7 @@ def test_bad_files_are_one_line_that_names_the_field(text: str, message: str, tm
 
 
 def test_no_such_recipe(tmp_path: Path) -> None:
-    known = "smollm2-135m, smollm2-hour, smollm2-overnight, smollm2-quick, w1-binary, w1"
+    known = "llama3-8b, smollm2-135m, smollm2-hour, smollm2-overnight, smollm2-quick, w1-binary, w1"
     with pytest.raises(RecipeError, match=f"no recipe is called 'w2'; use {known}"):
         Recipe.load("w2")
     for path in (tmp_path / "none.yaml", tmp_path, "../recipes/none.yml", "bad\0.yaml"):

@@ -29,7 +29,8 @@ from tercet.program import Program
 from tercet.quantizers import freeze
 from tercet.recipe import Distil, Planned, Recipe, Train
 from tercet.runtime import Tokenizer
-from tercet.train import Task, train
+from tercet.train import Task, load_weights, train
+from tercet.train.processes import Processes
 from tercet.train.teacher import HeadOnly, stored_hidden, stored_logits
 
 __all__ = ["Watch", "distil"]
@@ -47,7 +48,8 @@ def distil(
     quantized: Mapping[str, Quantized],
     cache: Path,
     step: Progress,
-    watch: Watch | None = None,
+    watch: Watch | None,
+    processes: Processes,
 ) -> dict[str, Quantized]:
     """Every planned matrix and every vector after training.
 
@@ -56,6 +58,7 @@ def distil(
         cache: folder of runs.
         step: called with (what, done, total).
         watch: as of `quantize`; `step` where there is none.
+        processes: that all call this; the first's result is whole.
 
     Raises TrainError, StorageError and those of the quantizers.
     """
@@ -64,11 +67,15 @@ def distil(
     assert how is not None
     cut = _windows(source, program, settings, how)
     folder = cache / _name(source, recipe, cut)
-    teacher, answers = _teacher(source, settings, how, cut, cache, step) if settings.has_teacher else (None, {})
+    teacher, answers = None, dict[str, NDArray[Any]]()
+    if settings.has_teacher:
+        with processes.first_goes_first():
+            teacher, answers = _teacher(source, settings, how, cut, cache, step)
     arrays = {"ids": cut, **answers}
     student = build_student(source.model(), plan, quantized, settings.activations, how.context)
-    validation = _validation(source, how.context)
-    train(
+    # Of a sharded student no process can run a whole forward pass by itself.
+    validation = None if processes.sharded else _validation(source, how.context)
+    result = train(
         Task(student, teacher, settings),
         arrays,
         how,
@@ -76,6 +83,11 @@ def distil(
         evaluate=None if validation is None else lambda task: _quality(task, validation),
         progress=lambda record: watch(record, how.steps) if watch else step("distil", int(record["step"]), how.steps),
     )
+    if result.sharded and processes.first:
+        student = build_student(source.model(), plan, quantized, settings.activations, how.context)
+        load_weights(Task(student, None, settings), folder)
+    if not processes.first:
+        return dict(quantized)
     return {**quantized, **vectors(student, program), **freeze(student)}
 
 

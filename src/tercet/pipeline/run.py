@@ -31,6 +31,7 @@ from tercet.program import Program
 from tercet.recipe import Planned, Recipe
 from tercet.runtime import Tokenizer
 from tercet.sources.cache import cache_dir
+from tercet.train.processes import Processes
 
 __all__ = ["Report", "folder_mb", "quantize"]
 
@@ -84,6 +85,9 @@ def quantize(
 ) -> Report:
     """Quantize a pretrained model into a packed folder, and compare the two.
 
+    Launched in several processes, all distil; the first calibrates before that, and packs and compares after it (the
+    others' reports have no rows and no size).
+
     Args:
         source: a name, folder, GGUF file or hub id (`tercet.sources.resolve`).
         out: the folder to write; an earlier packed folder there is replaced, anything else refused.
@@ -106,9 +110,15 @@ def quantize(
     plan = rules.plan(program)
     model = clipped(origin.config, program, plan)
     folder = _checked_target(Path(out))
-    quantized, used = _quantized(origin, program, rules, plan, text, threads, step)
-    if rules.distil is not None:
-        quantized = distil(origin, program, rules, plan, quantized, cache_dir() / "training", step, watch)
+    if rules.distil is None:
+        quantized, used = _quantized(origin, program, rules, plan, text, threads, step)
+    else:
+        processes = Processes()
+        with processes.first_goes_first():
+            quantized, used = _quantized(origin, program, rules, plan, text, threads, step)
+        quantized = distil(origin, program, rules, plan, quantized, cache_dir() / "training", step, watch, processes)
+        if not processes.first:
+            return Report(folder, None if used is None else used.name, time.monotonic() - begin, 0.0)
     packed, errors = convert(program, origin.tensors(), plan, quantized, lambda i, n: step("pack", i, n))
     artifact.save(
         folder,

@@ -16,19 +16,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import InitProcessGroupKwargs  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tercet.errors import TercetError, TrainError
 
 __all__ = ["Processes", "whole"]
+
+LONGEST = timedelta(days=2)  # that processes wait for the first one's calibration or evaluation
 
 
 class Processes:
@@ -37,7 +41,8 @@ class Processes:
     def __init__(self) -> None:
         has_device = torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
         # Without `cpu`, accelerate takes processes that have no GPU for so many runs of their own.
-        self.accelerator = Accelerator(cpu=not has_device, mixed_precision="no")
+        waits = InitProcessGroupKwargs(timeout=LONGEST)
+        self.accelerator = Accelerator(cpu=not has_device, mixed_precision="no", kwargs_handlers=[waits])
         self.index = int(self.accelerator.process_index)
         self.count = int(self.accelerator.num_processes)
         self.device = cast(torch.device, self.accelerator.device)
@@ -66,6 +71,12 @@ class Processes:
         if self.count == 1 or self.sharded:
             return nullcontext()
         return cast(AbstractContextManager[Any], self.accelerator.no_sync(model))
+
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """The others come in when the first is done, and find what it left in the cache."""
+        with self.accelerator.main_process_first():
+            yield
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """The mean of each value over all processes."""
