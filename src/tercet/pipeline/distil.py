@@ -80,7 +80,7 @@ def distil(
         arrays,
         how,
         folder,
-        evaluate=None if validation is None else lambda task: _quality(task, validation),
+        evaluate=None if validation is None else lambda task: _quality(task, validation, how),
         progress=lambda record: watch(record, how.steps) if watch else step("distil", int(record["step"]), how.steps),
     )
     if result.sharded and processes.first:
@@ -140,9 +140,12 @@ def _validation(source: sources.Source, context: int) -> NDArray[np.int64] | Non
     return spread(windows(tokenizer.encode(content)[len(prefix) :], context, prefix=prefix), VALIDATION)
 
 
-def _quality(task: nn.Module, cut: NDArray[np.int64]) -> dict[str, float]:
+def _quality(task: nn.Module, cut: NDArray[np.int64], how: Train) -> dict[str, float]:
+    """In the products that training computes with: a curve to choose by, three times as quick as float32."""
     assert isinstance(task, Task)
-    return {"perplexity": quality(FloatModel(task.student), cut).perplexity}
+    device = next(task.student.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(how.precision, device)):
+        return {"perplexity": quality(FloatModel(task.student), cut).perplexity}
 
 
 def _name(source: sources.Source, recipe: Recipe, cut: NDArray[np.int64]) -> str:
