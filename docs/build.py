@@ -19,6 +19,7 @@ from tercet.report import plots
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
+HOUR = ROOT / "benchmarks" / "results" / "smollm2-hour.json"
 QUANTIZERS = ROOT / "benchmarks" / "results" / "quantizers.json"
 TABLE = re.compile(r"(<!-- table:.*?-->).*?(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
@@ -116,6 +117,18 @@ def kmeans_plot(errors: list[float], place: Path) -> None:
         figure.savefig(place, format="svg", metadata={"Date": None})
 
 
+def hour_plot(results: dict[str, Any], place: Path) -> None:
+    """The divergence while `smollm2-hour` trains."""
+    curve = results["curve"]
+    with matplotlib.rc_context({"svg.hashsalt": "tercet", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([point["tokens"] / 1000 for point in curve], [point["kl"] for point in curve])
+        axes.set(xlabel="thousands of tokens distilled", ylabel="KL(original || model)", ylim=(0, None))
+        axes.grid(True, alpha=0.3)
+        figure.savefig(place, format="svg", metadata={"Date": None})
+
+
 def broken_links() -> list[str]:
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
     found = []
@@ -138,6 +151,8 @@ def main() -> None:
         results = json.loads(QUANTIZERS.read_text())
         (ROOT / "docs" / "quantizers.md").write_text(quantizers_page(results), encoding="utf-8")
         kmeans_plot(results["kmeans_relative_error"], ROOT / "docs" / "kmeans.svg")
+    if HOUR.exists():
+        hour_plot(json.loads(HOUR.read_text()), ROOT / "docs" / "hour.svg")
     if speed.RESULT.exists():
         speed.write(json.loads(speed.RESULT.read_text(encoding="utf-8")))
     problems = broken_links()

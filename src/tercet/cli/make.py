@@ -112,5 +112,6 @@ def _demo_text(result: dict[str, Any]) -> str:
     for name, sample in result["samples"].items():
         parts += [f"{name}: {sample['prompt']}", f"  {sample['text'].strip()}", ""]
     parts += [f"{name}: made in {seconds:.0f} s" for name, seconds in result["seconds_to_make"].items()]
+    parts.append(f"reachable by training: {result['reachable']['description']}\n  {result['reachable']['command']}")
     parts.append(f"report: {result['report']}   {result['seconds']:.0f} s in all")
     return "\n".join(parts)
