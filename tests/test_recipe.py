@@ -48,6 +48,15 @@ def recipe(*rules: dict[str, Any], **fields: Any) -> Recipe:
     return Recipe.parse({"rules": list(rules), **fields})
 
 
+def test_off_is_a_loss_and_not_a_truth_value(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("rules: [{quantizer: dlt}]\ndistil: {off: 0.5}\ntrain: {steps: 1, gradient_checkpointing: off}\n")
+    loaded = Recipe.load(file)
+    assert loaded.distil is not None
+    assert loaded.train is not None
+    assert (loaded.distil.off, loaded.train.gradient_checkpointing) == (0.5, False)
+
+
 ANY_MODEL = [name for name in names() if not name.startswith("smollm2")]  # that one names a tied head
 
 

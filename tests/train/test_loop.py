@@ -26,6 +26,7 @@ from tercet.quantizers import freeze
 from tercet.quantizers.learned import Learned
 from tercet.recipe import Distil
 from tercet.train import load_weights, train
+from tercet.train.data import Batches
 from tercet.train.journal import read_journal
 
 
@@ -52,6 +53,43 @@ def stopped_at(folder: Path, step: int, **changed: Any) -> None:
 
     with pytest.raises(Stop):
         run(folder, progress=progress, **changed)
+
+
+def test_sgd_is_the_plain_rule_and_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    plain = {"optimizer": "sgd", "warmup": 0.0, "clip": 1e9, "lr": 0.5, "scale_lr": 0.25, "norm_lr": 0.125}
+    task, made = training.task(noise=0.0), training.settings(steps=1, **plain)
+    batches = Batches({"ids": training.windows()}, made)(0)
+    by = {name: torch.zeros_like(value) for name, value in task.named_parameters() if value.requires_grad}
+    for batch in batches:
+        task(batch)["loss"].backward()
+    for name, value in task.named_parameters():
+        if name in by:
+            assert value.grad is not None
+            rate = 0.25 if name.endswith((".scale", ".shift")) else 0.5 if value.ndim > 1 else 0.125
+            by[name] = value.detach() - rate * value.grad / len(batches)
+            value.grad = None
+    train(task, training.windows(), made, tmp_path / "one")
+    trained = dict(task.named_parameters())
+    for name, wanted in by.items():
+        torch.testing.assert_close(trained[name].detach(), wanted, rtol=1e-4, atol=1e-6)
+    run(tmp_path / "whole", **plain)
+    stopped_at(tmp_path / "stopped", 7, **plain)
+    run(tmp_path / "stopped", **plain)
+    assert training.weights(tmp_path / "stopped") == training.weights(tmp_path / "whole")
+
+
+def test_a_run_without_checkpoints_leaves_its_journal_and_saves_when_it_is_stopped(tmp_path: Path) -> None:
+    run(tmp_path, checkpoint_every=None)
+    assert len(read_journal(tmp_path / "journal.jsonl")) == 12
+    assert not list((tmp_path / "checkpoints").glob("step-*"))
+
+    def stop(record: Mapping[str, Any]) -> None:
+        if record["step"] == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, checkpoint_every=None, progress=stop)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] != []
 
 
 def test_it_learns_what_it_should(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ __all__ = ["names", "read"]
 
 MAX_BYTES = 1 << 18
 MAX_DEPTH = 32
+BOOLEAN, TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
 
 
 def names() -> list[str]:
@@ -81,4 +82,6 @@ class _Loader(yaml.SafeLoader):
         twice = {key for key in keys if keys.count(key) > 1}
         if twice:
             raise yaml.MarkedYAMLError(problem=f"{min(twice)!r} is given twice", problem_mark=node.start_mark)
+        for key in (key for key, _ in node.value if key.tag == BOOLEAN):
+            key.tag = TEXT  # "off" is a loss here, which YAML 1.1 reads as false
         return super().construct_mapping(node, deep)

@@ -30,6 +30,7 @@ TernaryFormat = Literal["t2", "t19", "t5", "b1"]
 Divergence = Literal["forward", "reverse", "cakld", "eakld"]
 Activations = Literal["a16", "a8", "a4", "ternary"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Optimizer = Literal["adamw", "sgd"]
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -194,9 +195,10 @@ class Evaluate(Settings, frozen=True):
 
 
 class Train(Settings, frozen=True):
-    """How a task is trained: AdamW, warm-up, then a cosine to 0.
+    """How a task is trained: warm-up, then a cosine to 0.
 
     Attributes:
+        optimizer: "adamw", or "sgd" without momentum.
         steps: of the optimizer; batch: windows of one pass, over all processes; accumulation: passes a step.
         context: tokens a window, at which a text is cut.
         lr, scale_lr, norm_lr: highest rates of the weights, of quantizers' own parameters, and of vectors (norms,
@@ -206,9 +208,11 @@ class Train(Settings, frozen=True):
         seed: of the order of the windows, and of what else is drawn.
         precision: "bfloat16" products, in "float32" as the weights are, or "auto": bfloat16 where the hardware has it.
         gradient_checkpointing: blocks are computed again in the backward pass: a third slower, with less memory.
-        checkpoint_every: steps. evaluate_every: steps; None for before the first and after the last.
+        checkpoint_every: steps, and after the last; None for none but when it is stopped: short runs are made again.
+        evaluate_every: steps, and before the first and after the last.
     """
 
+    optimizer: Optimizer = "adamw"
     steps: int = Field(ge=1)
     batch: int = Field(default=8, ge=1)
     accumulation: int = Field(default=1, ge=1)
@@ -222,5 +226,5 @@ class Train(Settings, frozen=True):
     seed: int = Field(default=0, ge=0, lt=1 << 63)
     precision: Precision = "auto"
     gradient_checkpointing: bool = False
-    checkpoint_every: int = Field(default=100, ge=1)
+    checkpoint_every: int | None = Field(default=100, ge=1)
     evaluate_every: int | None = Field(default=None, ge=1)

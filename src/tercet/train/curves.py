@@ -10,7 +10,7 @@ from tercet import fsio
 from tercet.errors import TercetError
 from tercet.train.journal import read_journal
 
-__all__ = ["curves"]
+__all__ = ["curves", "running_mean"]
 
 SMOOTH = 0.9  # share of the past in the running mean
 
@@ -68,13 +68,17 @@ def _draw(
 def _losses(axes: Any, xs: Sequence[float], records: Sequence[Mapping[str, Any]]) -> None:
     """Each step pale, the running mean strong."""
     values = [float(record["loss"]) for record in records]
-    smooth, mean = [], values[0]
+    axes.plot(xs, values, color="C0", alpha=0.25, linewidth=0.8)
+    axes.plot(xs, running_mean(values), color="C0")
+
+
+def running_mean(values: Sequence[float]) -> list[float]:
+    """After each value: the plain mean of the first ten, then one in which the newest counts a tenth."""
+    smooth: list[float] = []
     for count, value in enumerate(values):
         share = min(SMOOTH, count / (count + 1))
-        mean = share * mean + (1 - share) * value
-        smooth.append(mean)
-    axes.plot(xs, values, color="C0", alpha=0.25, linewidth=0.8)
-    axes.plot(xs, smooth, color="C0")
+        smooth.append(share * (smooth[-1] if smooth else value) + (1 - share) * value)
+    return smooth
 
 
 def _points(axes: Any, xs: Sequence[float], values: Sequence[float]) -> None:

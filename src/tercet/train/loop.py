@@ -2,7 +2,7 @@
 
     for each step:  rates and quantizers' schedule
                     accumulation x (forward, backward)        averaged over processes
-                    guard, clip, AdamW                        nothing that is not finite goes further
+                    guard, clip, optimizer                    nothing that is not finite goes further
                     quantizers' after_step
                     count codes, evaluate, journal            now and then
                     checkpoint                                every so often, at the end, and on Ctrl-C
@@ -40,7 +40,7 @@ from tercet.train.data import Batches
 from tercet.train.identity import check, identity
 from tercet.train.interrupt import Interrupt
 from tercet.train.journal import Journal
-from tercet.train.parameters import adamw, set_rates, trained
+from tercet.train.parameters import optimizer_of, set_rates, trained
 from tercet.train.processes import Processes, whole
 from tercet.train.random_state import pack_state, restore_state
 from tercet.train.state import all_finite, optimizer_tensors, restore_optimizer, restore_weights, weight_tensors
@@ -143,7 +143,7 @@ class _Run:
         if settings.gradient_checkpointing:
             _recompute(task)
         self.model = processes.wrap(task)
-        self.optimizer = adamw(task, settings)
+        self.optimizer = optimizer_of(task, settings)
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.interrupt, self.statistics, self.clock = Interrupt(), Statistics(), Clock()
         self.journal: Journal | None = None
@@ -191,7 +191,7 @@ class _Run:
         if evaluation:
             record["evaluation"] = evaluation
         self._write(record)
-        if stop or self._due(self.settings.checkpoint_every):
+        if stop or self._due_to_save():
             self._save()
         if stop and self.step < self.settings.steps:
             raise KeyboardInterrupt
@@ -227,6 +227,11 @@ class _Run:
 
     def _due(self, every: int | None) -> bool:
         return self.step == self.settings.steps or (every is not None and self.step % every == 0)
+
+    def _due_to_save(self) -> bool:
+        """What is sharded is whole again only in a checkpoint."""
+        every = self.settings.checkpoint_every
+        return self._due(every) if every is not None or self.processes.sharded else False
 
     def _schedule(self) -> None:
         for _, quantizer, _ in quantized(self.task):

@@ -1,4 +1,4 @@
-"""What is trained, at which rate: AdamW's groups and the schedule of their rates.
+"""What is trained, at which rate: the optimizer's groups and the schedule of their rates.
 
     weights   latent weights of quantizers and other matrices     lr, weight decay
     scales    quantizers' own parameters (scales, shifts)         scale_lr
@@ -23,7 +23,7 @@ from tercet.errors import TrainError
 from tercet.quantizers import quantized
 from tercet.recipe.settings import Train
 
-__all__ = ["LOWRANK", "adamw", "set_rates", "trained"]
+__all__ = ["LOWRANK", "optimizer_of", "set_rates", "trained"]
 
 LOWRANK = frozenset({"a", "b"})  # factors of a low-rank product are weights, though they are the quantizer's own
 
@@ -33,7 +33,7 @@ def trained(task: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in task.named_parameters() if parameter.requires_grad}
 
 
-def adamw(task: nn.Module, settings: Train) -> torch.optim.AdamW:
+def optimizer_of(task: nn.Module, settings: Train) -> torch.optim.Optimizer:
     """The optimizer; its groups have a "name" and a "base" rate. Raises TrainError where there is nothing to train."""
     own = {
         id(parameter)
@@ -56,7 +56,10 @@ def adamw(task: nn.Module, settings: Train) -> torch.optim.AdamW:
     for group in described:
         if group["name"] == "weights":
             group["weight_decay"] = settings.weight_decay
-    return torch.optim.AdamW(described, fused=_fused(p for group in described for p in group["params"]))
+    fused = _fused(p for group in described for p in group["params"])
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(described, fused=fused)
+    return torch.optim.AdamW(described, fused=fused)
 
 
 def _fused(parameters: Iterable[Tensor]) -> bool:

@@ -1,7 +1,7 @@
 """What a checkpoint holds of a task and its optimizer, and how it gets back into them.
 
     weights     parameters that are trained; buffers, whose values training may move
-    optimizer   AdamW's moments and step counts, by parameter
+    optimizer   AdamW's moments and step counts, by parameter; nothing of SGD
 
 Frozen parameters are not saved: they are as they were before training. Tensors are copied into those that are there, so
 that a resumed run computes at the same addresses' alignment, and sharded ones take their part.
