@@ -103,6 +103,17 @@ def test_what_a_block_depends_on_is_its_name_in_the_cache(tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("*.npz"))) == 5
 
 
+def test_blocks_from_the_cache_cost_what_they_took(tmp_path: Path) -> None:
+    program, tensors, plan, windows = _case()
+    made: list[float] = []
+    calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path, spent=made.append)
+    taken: list[float] = []
+    calibrate(program, tensors, plan, windows, SETTINGS, cache=tmp_path, spent=taken.append)
+    assert min(made) > 0
+    assert len(made) == len(taken) == 3  # two blocks and the last norm
+    assert made[:2] == taken[:2]
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a zip", None])
 def test_a_damaged_cache_file_is_calibrated_again(tmp_path: Path, damage: bytes | None) -> None:
     program, tensors, plan, windows = _case()

@@ -9,6 +9,7 @@ still to be read are in memory. Nothing is drawn at random: the same windows, se
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -49,6 +50,7 @@ def calibrate(
     *,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    spent: Callable[[float], None] | None = None,
 ) -> dict[str, Quantized]:
     """Every planned matrix, those with a quantizer calibrated on `windows`, and the last norm's fitted weight.
 
@@ -60,6 +62,8 @@ def calibrate(
         settings: of the recipe.
         cache: folder where finished blocks are kept; a second call with the same arguments takes them from there.
         progress: called with (blocks done, blocks) after each block.
+        spent: called with the CPU-seconds (of all threads of this process) of each part of the work; for a block from
+            the cache with those it took when it was made.
 
     Raises QuantizeError where weights do not fit their quantizer.
     """
@@ -68,24 +72,32 @@ def calibrate(
     blocks = block_ops(program)
     solved: dict[str, Quantized] = {}
     for index, ops in enumerate(blocks):
+        begin = time.process_time()
         names = [name for op in ops for name in (op.weight, op.bias) if name]
         weights = {name: np.array(tensors[name], np.float32) for name in names}
-        known = None
+        known, seconds = None, 0.0
         if kept:
             kept.enter(ops, weights)
-            known = kept.load()
+            known, seconds = kept.load() or (None, 0.0)
         found = walk.block(ops, weights, known or {})
         if settings.reconstruct:
             found |= walk.reconstruct(ops, weights, found, known)
-        if kept and known is None:
-            kept.save({name: found[name] for name in found if name not in plan or plan[name].quantizer})
+        if known is None:
+            seconds = time.process_time() - begin
+            if kept:
+                kept.save({name: found[name] for name in found if name not in plan or plan[name].quantizer}, seconds)
         solved.update(found)
+        if spent:
+            spent(seconds)
         if progress:
             progress(index + 1, len(blocks))
+    begin = time.process_time()
     solved.update({name: rounded(tensors[name], plan[name]) for name in plan if name not in solved})
     walk.forget()
     norm, head = program.ops[-2:]
     solved[norm.weight] = walk.last_norm(norm, tensors[norm.weight], dequantized(solved[head.weight]))
+    if spent:
+        spent(time.process_time() - begin)
     return solved
 
 

@@ -1,7 +1,8 @@
 """Finished blocks on disk, so that a run that was stopped goes on where it was.
 
 A block's file is named by the hash of all it depends on: recipe, plan, windows, and the weights of every block up to
-it. Nothing has to be invalidated, and what cannot be read is calibrated again.
+it. Nothing has to be invalidated, and what cannot be read is calibrated again. The file also says how much CPU time the
+block took, so that a model made from the cache is not counted as free.
 """
 
 from __future__ import annotations
@@ -58,17 +59,19 @@ class BlockCache:
     def path(self) -> Path:
         return self.folder / f"{self.chain.hexdigest()[:32]}.npz"
 
-    def load(self) -> dict[str, Quantized] | None:
-        """The block's tensors, or None where they are not there or cannot be read."""
+    def load(self) -> tuple[dict[str, Quantized], float] | None:
+        """The block's tensors and the CPU-seconds it took; None where they are not there or cannot be read."""
         try:
             with np.load(self.path, allow_pickle=False) as file:
-                return {name: _tensor(file, name) for name in json.loads(file["names"].tobytes())}
+                tensors = {name: _tensor(file, name) for name in json.loads(file["names"].tobytes())}
+                return tensors, float(file["cpu_seconds"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, FormatError, QuantizeError):
             return None
 
-    def save(self, solved: Mapping[str, Quantized]) -> None:
+    def save(self, solved: Mapping[str, Quantized], cpu_seconds: float) -> None:
         """Keep the block's ternary tensors and norms. Raises StorageError where the disk refuses them."""
-        arrays: dict[str, NDArray[np.generic]] = {"names": np.frombuffer(json.dumps(list(solved)).encode(), np.uint8)}
+        arrays: dict[str, NDArray[Any]] = {"names": np.frombuffer(json.dumps(list(solved)).encode(), np.uint8)}
+        arrays["cpu_seconds"] = np.array(cpu_seconds)
         for name, tensor in solved.items():
             if isinstance(tensor, np.ndarray):
                 arrays[f"{name}:values"] = tensor

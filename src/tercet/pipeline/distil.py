@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,32 @@ from tercet.program import Program
 from tercet.quantizers import freeze
 from tercet.recipe import Distil, Planned, Recipe, Train
 from tercet.runtime import Tokenizer
+from tercet.tensor import TernaryTensor
 from tercet.train import Task, load_weights, train
 from tercet.train.processes import Processes
 from tercet.train.teacher import HeadOnly, stored_hidden, stored_logits
 
-__all__ = ["Watch", "distil"]
+__all__ = ["Distilled", "Watch", "distil"]
 
 Watch = Callable[[Mapping[str, Any], int], None]
 VALIDATION = 4096  # tokens that perplexity is measured on while training
 GENERATED = 1 << 18  # tokens the model writes where there is no text and no number is given
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What training gives.
+
+    Attributes:
+        tensors: every planned matrix and every vector.
+        folder: of the run.
+        teacher_cpu_seconds: what a stored teacher took in this call, before training; little where the cache has its
+            answers.
+    """
+
+    tensors: dict[str, Quantized]
+    folder: Path
+    teacher_cpu_seconds: float
 
 
 def distil(
@@ -50,8 +69,10 @@ def distil(
     step: Progress,
     watch: Watch | None,
     processes: Processes,
-) -> dict[str, Quantized]:
-    """Every planned matrix and every vector after training.
+    *,
+    validate: bool = True,
+) -> Distilled:
+    """Trains, or goes on from what an earlier call left.
 
     Args:
         quantized: from calibration or rounding.
@@ -59,6 +80,7 @@ def distil(
         step: called with (what, done, total).
         watch: as of `quantize`; `step` where there is none.
         processes: that all call this; the first's result is whole.
+        validate: measure the perplexity on the validation split of the default text, as `train.evaluate_every` says.
 
     Raises TrainError, StorageError and those of the quantizers.
     """
@@ -67,14 +89,18 @@ def distil(
     assert how is not None
     cut = _windows(source, program, settings, how)
     folder = cache / _name(source, recipe, cut)
+    since = time.process_time()
     teacher, answers = None, dict[str, NDArray[Any]]()
     if settings.has_teacher:
         with processes.first_goes_first():
             teacher, answers = _teacher(source, settings, how, cut, cache, step)
+    asked = time.process_time() - since
     arrays = {"ids": cut, **answers}
-    student = build_student(source.model(), plan, quantized, settings.activations, how.context)
+    # Rounded weights are no better start than the quantizer's own, which is the pretrained weight itself.
+    known = quantized if recipe.calibrate else {n: t for n, t in quantized.items() if not isinstance(t, TernaryTensor)}
+    student = build_student(source.model(), plan, known, settings.activations, how.context)
     # Of a sharded student no process can run a whole forward pass by itself.
-    validation = None if processes.sharded else _validation(source, how.context)
+    validation = _validation(source, how.context) if validate and not processes.sharded else None
     result = train(
         Task(student, teacher, settings),
         arrays,
@@ -84,11 +110,11 @@ def distil(
         progress=lambda record: watch(record, how.steps) if watch else step("distil", int(record["step"]), how.steps),
     )
     if result.sharded and processes.first:
-        student = build_student(source.model(), plan, quantized, settings.activations, how.context)
+        student = build_student(source.model(), plan, known, settings.activations, how.context)
         load_weights(Task(student, None, settings), folder)
     if not processes.first:
-        return dict(quantized)
-    return {**quantized, **vectors(student, program), **freeze(student)}
+        return Distilled(dict(quantized), folder, asked)
+    return Distilled({**quantized, **vectors(student, program), **freeze(student)}, folder, asked)
 
 
 def _teacher(

@@ -7,33 +7,26 @@ sources already converted) lies in the cache, keyed by content; the folder appea
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tercet import artifact, families, sources
-from tercet.calibrate import Quantized, calibrate, rounded
 from tercet.errors import TercetError
-from tercet.evaluate import windows
-from tercet.evaluate.float_model import set_threads
 from tercet.evaluate.rows import Row, markdown
-from tercet.pipeline.card import append, card
+from tercet.pipeline.card import append
 from tercet.pipeline.clips import clipped
 from tercet.pipeline.compare import compare_with_original, protocol
-from tercet.pipeline.convert import convert
 from tercet.pipeline.distil import Watch, distil
+from tercet.pipeline.folder import folder_mb, write
 from tercet.pipeline.measure import Progress, silent
-from tercet.pipeline.texts import Text, choose
-from tercet.program import Program
-from tercet.recipe import Planned, Recipe
-from tercet.runtime import Tokenizer
+from tercet.pipeline.start import begin
+from tercet.pipeline.texts import choose
+from tercet.recipe import Recipe
 from tercet.sources.cache import cache_dir
 from tercet.train.processes import Processes
 
-__all__ = ["Report", "folder_mb", "quantize"]
+__all__ = ["EVALUATION_SEED", "Report", "quantize"]
 
 EVALUATION_SEED = 1 << 32  # of generated text, far from any calibration seed a person would choose
 
@@ -102,38 +95,29 @@ def quantize(
 
     Raises TercetError: one line that says what was wrong and what to do.
     """
-    begin = time.monotonic()
+    since = time.monotonic()
     step = progress or silent
     origin = source if isinstance(source, sources.Source) else sources.resolve(source)
     rules = _overridden(recipe if isinstance(recipe, Recipe) else Recipe.load(recipe), tokens, seed, eval_tokens)
     program = families.program(origin.config)
     plan = rules.plan(program)
-    model = clipped(origin.config, program, plan)
+    clipped(origin.config, program, plan)  # refuses now what it would refuse after all the work
     folder = _checked_target(Path(out))
     if rules.distil is None:
-        quantized, used = _quantized(origin, program, rules, plan, text, threads, step)
+        start = begin(origin, program, rules, plan, text, threads, step)
+        quantized = start.tensors
     else:
         processes = Processes()
         with processes.first_goes_first():
-            quantized, used = _quantized(origin, program, rules, plan, text, threads, step)
-        quantized = distil(origin, program, rules, plan, quantized, cache_dir() / "training", step, watch, processes)
+            start = begin(origin, program, rules, plan, text, threads, step)
+        runs = cache_dir() / "training"
+        quantized = distil(origin, program, rules, plan, start.tensors, runs, step, watch, processes).tensors
         if not processes.first:
-            return Report(folder, None if used is None else used.name, time.monotonic() - begin, 0.0)
-    packed, errors = convert(program, origin.tensors(), plan, quantized, lambda i, n: step("pack", i, n))
-    artifact.save(
-        folder,
-        model=model,
-        tensors=packed,
-        tokenizer_files=origin.tokenizer_files(),
-        recipe=rules.model_dump(mode="json"),
-        card=lambda facts: card(origin.name, rules, used, facts),
-        generation=origin.generation(),
-        source=origin.origin,
-        calibration={"text": None if used is None else used.origin, "error": errors},
-    )
-    seconds = time.monotonic() - begin
+            return Report(folder, None if start.text is None else start.text.name, time.monotonic() - since, 0.0)
+    errors = write(folder, origin, program, rules, plan, quantized, start.text, step)
+    seconds = time.monotonic() - since
     rows, how = ((), "") if eval_tokens == 0 else _compared(origin, folder, rules, eval_text, threads, step)
-    name = None if used is None else used.name
+    name = None if start.text is None else start.text.name
     return Report(folder, name, seconds, folder_mb(folder), rows, how, errors)
 
 
@@ -170,41 +154,3 @@ def _overridden(recipe: Recipe, tokens: int | None, seed: int | None, eval_token
             fields[part] |= {key: value for key, value in given.items() if value is not None}
             fields[part]["context"] = min(fields[part]["context"], fields[part]["tokens"])
     return Recipe.parse(fields)
-
-
-def _quantized(
-    source: sources.Source,
-    program: Program,
-    recipe: Recipe,
-    plan: Mapping[str, Planned],
-    file: str | Path | None,
-    threads: int | None,
-    step: Progress,
-) -> tuple[dict[str, Quantized], Text | None]:
-    """Every planned matrix, and the text that calibration read (None: weights were only rounded)."""
-    settings, tensors = recipe.calibrate, source.tensors()
-    set_threads(threads)
-    if settings is None or not any(planned.quantizer for planned in plan.values()):
-        made = {}
-        for done, (name, planned) in enumerate(plan.items(), start=1):
-            made[name] = rounded(np.array(tensors[name]), planned)
-            step("round", done, len(plan))
-        return made, None
-    text = choose(file or settings.text, "train", source, settings.tokens, settings.seed)
-    tokenizer = Tokenizer.open(source.folder)
-    prefix = tokenizer.encode("")
-    ids = tokenizer.encode(text.content)[len(prefix) :]
-    cut = windows(ids, min(settings.context, program.context), prefix=prefix)
-    # From all over the text: a few whole articles would say less about the model's inputs than parts of many.
-    drawn = np.random.default_rng(settings.seed).permutation(len(cut))[: max(1, settings.tokens // cut.shape[1])]
-    cut = cut[np.sort(drawn)]
-    cache = cache_dir() / "calibration"
-    blocks = calibrate(
-        program, tensors, plan, cut, settings, cache=cache, progress=lambda i, n: step("calibrate blocks", i, n)
-    )
-    return blocks, text
-
-
-def folder_mb(folder: Path) -> float:
-    """10^6 bytes of all files in the folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
