@@ -13,9 +13,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 NATIVE := CMakeLists.txt $(shell find native -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 BUILD_TOOLS := scikit-build-core nanobind cmake ninja
 
-.PHONY: help setup demo test check soak sanitize qemu mutants aarch64 bench bench-quick bench-peers docs clean
+.PHONY: help setup demo compare test check soak sanitize qemu mutants aarch64 bench bench-quick bench-peers docs clean
 help:
-	@echo "make setup | demo | test | check | soak | sanitize | qemu | mutants | aarch64 | bench | bench-quick | bench-peers | docs | clean"
+	@echo "make setup | demo | compare | test | check | soak | sanitize | qemu | mutants | aarch64 | bench | bench-quick | bench-peers | docs | clean"
 
 setup: $(VENV)/stamp-native $(VENV)/stamp-model
 
@@ -44,6 +44,10 @@ $(VENV)/stamp-model: Makefile | $(VENV)/stamp-torch
 
 demo: setup
 	$(BIN)/tercet demo --out demo
+
+# Every method of benchmarks/methods.yaml on the same data; goes on where it was stopped. ONLY="--only WORD" for some rows.
+compare: setup
+	$(BIN)/python benchmarks/methods.py $(ONLY)
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from tercet.cli import files, make, measure, talk
+from tercet.cli import compare, files, make, measure, talk
 from tercet.cli.common import Commands, typer
 from tercet.cli.memory import keep_memory
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("quantize")(make.quantize)
 app.command("tune")(make.tune)
+app.command("compare")(compare.compare)
 app.command("eval")(measure.evaluate)
 app.command("generate")(talk.generate)
 app.command("chat")(talk.chat)
@@ -36,6 +37,6 @@ app.command("demo")(make.demo)
 
 
 def main() -> None:
-    if sys.argv[1:2] in (["quantize"], ["tune"]):
+    if sys.argv[1:2] in (["quantize"], ["tune"], ["compare"]):
         keep_memory()
     app()

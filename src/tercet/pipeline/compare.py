@@ -22,7 +22,7 @@ from tercet.pipeline.measure import Progress
 from tercet.pipeline.texts import Text
 from tercet.recipe import Evaluate
 
-__all__ = ["Rounds", "compare_with_original", "protocol"]
+__all__ = ["Rounds", "compare_with_original", "original_size", "protocol"]
 
 ORIGINAL = "original"
 
@@ -60,7 +60,7 @@ def compare_with_original(
     paces = _speeds(models, rounds, context, progress)
     rows = []
     for name in models:
-        size, bits = _packed_size(folders[name]) if name in folders else _original_size(source)
+        size, bits = _packed_size(folders[name]) if name in folders else original_size(source)
         quality, pace = qualities[name], paces[name]
         rows.append(
             Row(
@@ -115,7 +115,8 @@ def _packed_size(folder: Path) -> tuple[float, float]:
     return inside.file_mb, inside.bits_per_weight
 
 
-def _original_size(source: sources.Source) -> tuple[float, float]:
+def original_size(source: sources.Source) -> tuple[float, float]:
+    """MB of 16-bit weights and the tokenizer, and bits a weight."""
     weights = families.program(source.config).weights.values()
     tokenizer = sum(len(data) for data in source.tokenizer_files().values())
     return (2 * sum(math.prod(weight.shape) for weight in weights) + tokenizer) / 1e6, 16.0
