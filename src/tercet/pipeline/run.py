@@ -20,6 +20,7 @@ from tercet.pipeline.compare import compare_with_original, protocol
 from tercet.pipeline.distil import Watch, distil
 from tercet.pipeline.folder import folder_mb, write
 from tercet.pipeline.measure import Progress, silent
+from tercet.pipeline.rotation import rotated_source
 from tercet.pipeline.start import begin
 from tercet.pipeline.texts import choose
 from tercet.recipe import Recipe
@@ -99,6 +100,7 @@ def quantize(
     step = progress or silent
     origin = source if isinstance(source, sources.Source) else sources.resolve(source)
     rules = _overridden(recipe if isinstance(recipe, Recipe) else Recipe.load(recipe), tokens, seed, eval_tokens)
+    origin = rotated_source(origin) if rules.rotate else origin
     program = families.program(origin.config)
     plan = rules.plan(program)
     clipped(origin.config, program, plan)  # refuses now what it would refuse after all the work

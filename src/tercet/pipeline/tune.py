@@ -29,6 +29,7 @@ from tercet.evaluate.float_model import FloatModel, set_threads
 from tercet.evaluate.models import open_model
 from tercet.packing import PackedTensor, pack, unpack
 from tercet.pipeline.distil import Watch
+from tercet.pipeline.rotation import rotated_source
 from tercet.pipeline.student import build_student, vectors
 from tercet.pipeline.texts import Text, choose
 from tercet.quantizers import LearnedConfig, freeze
@@ -100,6 +101,8 @@ def tune(
     origin = source if isinstance(source, sources.Source) else sources.resolve(source)
     packed = Artifact.open(folder, check=True)
     _check(packed, origin)
+    if packed.config["model"].get("tercet", {}).get("rotate"):
+        origin = rotated_source(origin)
     chosen = choose(text, "train", origin)
     engine = open_model(packed.folder, threads=threads)
     context = min(settings.context, engine.context)
@@ -141,9 +144,8 @@ def tune(
 def _check(packed: Artifact, origin: sources.Source) -> None:
     if packed.config["source"] != origin.origin:
         raise TercetError(f"{packed.folder} was not made of {origin.name} as it is now; name the source it was made of")
-    extra = {name: value for name, value in packed.config["model"].get("tercet", {}).items() if name != "blocks"}
-    if extra:
-        raise TercetError(f"{packed.folder}: adapters do not train models with {', '.join(extra)}; quantize without")
+    if "clip" in packed.config["model"].get("tercet", {}):
+        raise TercetError(f"{packed.folder}: adapters do not train models with clipped outputs; quantize without")
     if not any(plan.quantizer for plan in _plan(packed.tensors).values()):
         raise TercetError(f"{packed.folder} has no ternary or binary matrix to tune; quantize it with another recipe")
 

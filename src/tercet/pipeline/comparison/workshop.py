@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from tercet import families, fsio, sources
-from tercet.calibrate import Quantized
 from tercet.pipeline.distil import distil
 from tercet.pipeline.folder import write
 from tercet.pipeline.measure import Progress
+from tercet.pipeline.rotation import rotated_source
 from tercet.pipeline.start import Start, begin, starting_plan
+from tercet.program import Program
 from tercet.recipe import Planned, Recipe
 from tercet.train.journal import read_journal
 from tercet.train.processes import Processes
@@ -64,17 +65,21 @@ class Workshop:
 
         Raises TercetError.
         """
-        plan = recipe.plan(self.program)
-        start = self._start(recipe, plan)
+        source = rotated_source(self.source) if recipe.rotate else self.source
+        program = families.program(source.config)
+        plan = recipe.plan(program)
+        start = self._start(source, program, recipe, plan)
+        folder = self.work / "model"
         if recipe.train is None:
-            return Made(self._packed(recipe, plan, start.tensors, start), start.cpu_seconds)
+            write(folder, source, program, recipe, plan, start.tensors, start.text, self.step)
+            return Made(folder, start.cpu_seconds)
         runs = self.work / "training"
         for answers in runs.glob("*.npy"):
             answers.unlink()
         try:
             trained = distil(
-                self.source,
-                self.program,
+                source,
+                program,
                 recipe,
                 plan,
                 start.tensors,
@@ -87,24 +92,16 @@ class Workshop:
         finally:
             gc.collect()  # models with hooks are cycles, and the next one would not fit beside them
         journal = read_journal(trained.folder / "journal.jsonl")
-        folder = self._packed(recipe, plan, trained.tensors, start)
+        write(folder, source, program, recipe, plan, trained.tensors, start.text, self.step)
         fsio.remove_folder(trained.folder)
         seconds = trained.teacher_cpu_seconds + float(journal[-1]["cpu_seconds"])
         return Made(folder, start.cpu_seconds, seconds, journal)
 
-    def _start(self, recipe: Recipe, plan: Mapping[str, Planned]) -> Start:
+    def _start(self, source: sources.Source, program: Program, recipe: Recipe, plan: Mapping[str, Planned]) -> Start:
         if recipe.calibrate is None:
-            return begin(self.source, self.program, recipe, plan, None, self.threads, self.step)
-        what = f"{recipe.calibrate!r} {starting_plan(recipe, plan)!r}"
+            return begin(source, program, recipe, plan, None, self.threads, self.step)
+        what = f"{recipe.rotate} {recipe.calibrate!r} {starting_plan(recipe, plan)!r}"
         name = hashlib.sha256(what.encode()).hexdigest()
         if name not in self._calibrated:
-            start = begin(self.source, self.program, recipe, plan, None, self.threads, self.step)
-            self._calibrated[name] = start
+            self._calibrated[name] = begin(source, program, recipe, plan, None, self.threads, self.step)
         return self._calibrated[name]
-
-    def _packed(
-        self, recipe: Recipe, plan: Mapping[str, Planned], tensors: Mapping[str, Quantized], start: Start
-    ) -> Path:
-        folder = self.work / "model"
-        write(folder, self.source, self.program, recipe, plan, tensors, start.text, self.step)
-        return folder
