@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tercet.quantizers import L2, AbsMean, AbsMean2, Binary, Quantizer, Twn
+from tercet.quantizers import L2, AbsMean, AbsMean2, Binary, Levels, Quantizer, Twn
 
 GROUP = 32
 
@@ -52,6 +53,32 @@ def test_absmean_rounds_to_the_nearest_multiple_of_the_mean(quantizer: Quantizer
 def test_absmean2_zeroes_58_percent_of_normal_weights() -> None:
     w = torch.randn(64, 512, generator=torch.Generator().manual_seed(5))
     assert float((AbsMean2("row").solve(w).codes == 0).float().mean()) == pytest.approx(0.575, abs=0.01)
+
+
+@pytest.mark.parametrize("group", [GROUP, "row", "tensor"])
+def test_absmean2_begins_with_calibrated_codes_and_scales(group: Any) -> None:
+    w = matrix(6)
+    w[1, 5] = 0
+    calibrated = L2(group).solve(w + 0.3 * w.std() * torch.randn(w.shape, generator=torch.Generator().manual_seed(7)))
+    codes = calibrated.codes.clone()
+    if group == GROUP:
+        codes[2, :GROUP] = 0
+    levels = Levels(codes, calibrated.scale)
+    latent = AbsMean2(group).start(w, levels)
+    found = AbsMean2(group).solve(latent)
+    assert torch.equal(found.codes, levels.codes)
+    assert torch.equal(found.scale, levels.scale)
+    assert not torch.equal(L2(group).solve(w).codes, levels.codes)
+    kept = (latent.sign() == w.sign()) | (w == 0)
+    assert kept[(codes == 0) | (codes == w.sign())].all()
+
+
+def test_absmean2_begins_with_something_where_a_group_has_no_zero() -> None:
+    w = matrix(8, rows=1, cols=GROUP)
+    levels = Levels(w.sign().to(torch.int8), torch.full((1, 1), 0.5, dtype=torch.float16))
+    latent = AbsMean2(GROUP).start(w, levels)
+    assert torch.equal(latent.sign(), w.sign())
+    assert (latent.abs() >= 0.25).all()
 
 
 @pytest.mark.parametrize("threshold", [0.7, 0.75])

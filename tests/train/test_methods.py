@@ -13,6 +13,7 @@ import tiny
 from tercet import fsio
 from tercet.packing import pack, unpack
 from tercet.quantizers import (
+    AbsMean2Config,
     BinaryConfig,
     CatQConfig,
     CrulisConfig,
@@ -31,6 +32,7 @@ from tercet.train.journal import read_journal
 
 METHODS: dict[str, QuantizerConfig] = {
     "l2": L2Config(group_size=32),
+    "absmean2": AbsMean2Config(group_size=32),
     "binary": BinaryConfig(group_size=32),
     "learned": LearnedConfig(group_size=32),
     "learned_shift": LearnedConfig(group_size=32, shift=True),
