@@ -72,7 +72,7 @@ def recipe(quantizer: Any, **fields: Any) -> Recipe:
 
 ROUNDED = Entry("rounded", recipe("l2"))
 TRAINED = Entry("trained", recipe("seq", trained=True, calibrate=CALIBRATE), rates=(1e-3, 4e-3), seeds=2)
-BROKEN = Entry("broken", recipe("l2", group_size=128))
+BROKEN = Entry("broken, |W|", recipe("l2", group_size=128))
 BILLM = Entry("billm", recipe("binary", calibrate={**CALIBRATE, "correction": 0, "residual": 0}), billm=True)
 
 
@@ -101,7 +101,7 @@ def test_rows_are_made_measured_and_not_made_again(
     _, trained, broken = result["rows"]
     assert [each["state"] for each in result["rows"]] == ["done", "done", "failed"]
     assert "group_size 128" in broken["error"]
-    assert told == ["rounded", "trained", "broken", "trained"]
+    assert told == ["rounded", "trained", BROKEN.name, "trained"]
     chosen = trained["lr"]
     rates = [("seq", 1e-3, None), ("seq", 4e-3, None)]
     assert calls == [("l2", None, None), *rates, ("seq", chosen, 0), ("l2", None, None), ("seq", chosen, 1)]
@@ -118,7 +118,7 @@ def test_rows_are_made_measured_and_not_made_again(
     assert written == result
     page = (out / "compare.md").read_text()
     assert sum(line.startswith("| ") for line in page.splitlines()) == 6
-    assert "| broken | rounding |" in page
+    assert "| broken, \\|W\\| | rounding |" in page
     pictures = ("perplexity-time.png", "perplexity-size.png", "iterations.png")
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
@@ -283,11 +283,11 @@ def test_methods_begin_from_one_calibration_or_from_their_own_rule(
     monkeypatch.setattr(start, "calibrate", spied)
     monkeypatch.setattr(student, "quantize_", started)
     monkeypatch.setattr(comparison.run, "plots", lambda *_: None)
-    names = ("seq", "dlt", "catq", "crulis", "lrqat", "learned")
+    names = ("seq", "dlt", "catq", "crulis", "lrqat", "absmean2", "learned")
     once = {"distil": {}, "train": {**TRAIN, "steps": 1}}
     entries = [Entry(name, recipe(name, calibrate=CALIBRATE, **once)) for name in names]
     result = compare_methods(source, [*entries, Entry("own", recipe("seq", **once))], tmp_path / "out")
-    assert [each["error"] for each in result["rows"]] == [None] * 7
+    assert [each["error"] for each in result["rows"]] == [None] * 8
     assert len(calibrated) == 1
     *ours, own = starts
     assert own == {}
@@ -295,7 +295,7 @@ def test_methods_begin_from_one_calibration_or_from_their_own_rule(
     for name, tensor in ours[0].items():
         assert all(np.array_equal(tensor.codes, other[name].codes) for other in ours)
         assert all(np.array_equal(tensor.scale, other[name].scale) for other in ours)
-    costs = {each["runs"][0]["start_cpu_seconds"] for each in result["rows"][:6]}
+    costs = {each["runs"][0]["start_cpu_seconds"] for each in result["rows"][:7]}
     assert len(costs) == 1  # each is charged for it
 
 

@@ -33,7 +33,7 @@ def page(result: Mapping[str, Any]) -> str:
         [
             "# Methods compared",
             "",
-            *("| " + " | ".join(line) + " |" for line in (headings, rule, *lines)),
+            *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (headings, rule, *lines)),
             "",
             result["protocol"],
             "",
