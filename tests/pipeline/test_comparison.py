@@ -118,7 +118,7 @@ def test_rows_are_made_measured_and_not_made_again(
     assert written == result
     page = (out / "compare.md").read_text()
     assert sum(line.startswith("| ") for line in page.splitlines()) == 6
-    assert "| broken, \\|W\\| | rounding |" in page
+    assert "| 3 | broken, \\|W\\| | rounding |" in page
     pictures = ("perplexity-time.png", "perplexity-size.png", "iterations.png")
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
@@ -163,7 +163,7 @@ def test_it_goes_on_where_it_was_stopped(
     entries = [ROUNDED, TRAINED, Entry("later", recipe("absmean"))]
     with pytest.raises(KeyboardInterrupt):
         compare_methods(source, entries, out, tell=stop)
-    assert "| later | rounding | - |" in (out / "compare.md").read_text()
+    assert "| 3 | later | rounding | - |" in (out / "compare.md").read_text()
     stopped = json.loads((out / "compare.json").read_text())
     assert [each["state"] for each in stopped["rows"]] == ["done", "not run", "not run"]
     del calls[:]

@@ -4,7 +4,8 @@
     perplexity-size.png     perplexity against bits a weight, and against the file
     iterations.png          k-means' relative error by iteration and the loss by step: Figure 2 of Crulis et al.
 
-A loss of one kind says nothing beside a loss of another; each curve is to be read by itself.
+A loss of one kind says nothing beside a loss of another; each curve is to be read by itself. Rows beyond 1000 times the
+original's perplexity would press all others into a line: they are in the table only.
 """
 
 from __future__ import annotations
@@ -20,34 +21,37 @@ from tercet.train.curves import running_mean
 
 __all__ = ["plots"]
 
+Numbered = tuple[int, Mapping[str, Any]]  # a row and its number in the table
+
 MARKERS = {"own": "^", "calibrated": "o"}
 PALE = 0.45  # what was not trained
+SHOWN = 1000  # times the original's perplexity
 
 
 def plots(result: Mapping[str, Any], out: Path) -> list[Path]:
     """Draws the three into a folder. Raises TercetError where matplotlib is missing."""
-    rows = [row for row in result["rows"] if row["runs"] and row["perplexity"] is not None]
-    original = result["original"]
+    original = result["original"]["perplexity"]
+    made = [(number, row) for number, row in enumerate(result["rows"], start=1) if row["runs"]]
+    near = [each for each in made if each[1]["perplexity"] is not None and each[1]["perplexity"] <= SHOWN * original]
 
     def against_time(panels: Sequence[Any]) -> None:
-        _scatter(panels[0], rows, [row["cpu_seconds"] / 60 for row in rows], "CPU minutes (log)")
-        panels[0].set_xscale("log")
+        _scatter(panels[0], near, lambda row: row["cpu_seconds"] / 60, "CPU minutes")
 
     def against_size(panels: Sequence[Any]) -> None:
-        _scatter(panels[0], rows, [row["bits_per_ternary_weight"] for row in rows], "bits a quantized weight")
-        _scatter(panels[1], rows, [row["file_mb"] for row in rows], "file, MB")
+        _scatter(panels[0], near, lambda row: row["bits_per_ternary_weight"], "bits a quantized weight")
+        _scatter(panels[1], near, lambda row: row["file_mb"], "file, MB")
 
     def by_iteration(panels: Sequence[Any]) -> None:
         errors = result["kmeans_relative_error"]
         panels[0].plot(range(len(errors)), errors, marker="o", color="black")
         panels[0].set(xlabel="iteration of k-means", ylabel="relative quantization error", ylim=(0, None))
-        _losses(panels[1], rows)
+        _losses(panels[1], made)
 
     def with_original(draw: Callable[[Sequence[Any]], None]) -> Callable[[Sequence[Any]], None]:
         def drawn(panels: Sequence[Any]) -> None:
             draw(panels)
             for axes in panels:
-                axes.axhline(original["perplexity"], color="black", linestyle=":", linewidth=1, label="original")
+                axes.axhline(original, color="black", linestyle=":", linewidth=1, label="original")
             panels[0].set_ylabel("perplexity (log)")
 
         return drawn
@@ -80,29 +84,35 @@ def _figure(path: Path, count: int, draw: Callable[[Sequence[Any]], None], share
     return path
 
 
-def _scatter(axes: Any, rows: Sequence[Mapping[str, Any]], xs: Sequence[float | None], label: str) -> None:
+def _scatter(axes: Any, rows: Sequence[Numbered], place: Callable[[Mapping[str, Any]], float], label: str) -> None:
     """A point a row: a triangle from its own start, a circle from calibration, pale where nothing was trained."""
-    for index, (row, x) in enumerate(zip(rows, xs, strict=True)):
-        if x is None:
-            continue
-        look = {"marker": MARKERS[row["start"]], "color": _colour(index), "alpha": 1 if row["trained"] else PALE}
-        axes.errorbar(x, row["perplexity"], yerr=row["spread"] or 0, markersize=8, label=row["name"], **look)
+    for number, row in rows:
+        x, y = place(row), row["perplexity"]
+        alpha = 1 if row["trained"] else PALE
+        look = {"marker": MARKERS[row["start"]], "color": _colour(number), "alpha": alpha, "linestyle": "none"}
+        axes.errorbar(x, y, yerr=row["spread"] or 0, markersize=8, label=f"{number} {row['name']}", **look)
+        _name(axes, number, x, y)
     axes.set(yscale="log", xlabel=label)
 
 
-def _losses(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+def _losses(axes: Any, rows: Sequence[Numbered]) -> None:
     """Running means of the losses of each trained row's first run."""
     axes.set(xlabel="step", ylabel="loss, running mean (log)")
-    for index, row in enumerate(rows):
+    for number, row in rows:
         steps = [record for record in row["runs"][0]["journal"] if "loss" in record]
         if steps:
-            values = running_mean([float(record["loss"]) for record in steps])
+            xs, values = [r["step"] for r in steps], running_mean([float(r["loss"]) for r in steps])
             style = "-" if row["start"] == "calibrated" else "--"
-            axes.plot([record["step"] for record in steps], values, style, color=_colour(index), label=row["name"])
+            axes.plot(xs, values, style, color=_colour(number), label=f"{number} {row['name']}")
+            _name(axes, number, xs[-1], values[-1])
             axes.set_yscale("log")
 
 
-def _colour(index: int) -> Any:
+def _name(axes: Any, number: int, x: float, y: float) -> None:
+    axes.annotate(str(number), (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)
+
+
+def _colour(number: int) -> Any:
     from matplotlib import colormaps
 
-    return colormaps["tab20"](index % 20)
+    return colormaps["tab20"](number % 20)

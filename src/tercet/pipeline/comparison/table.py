@@ -10,24 +10,24 @@ from tercet.evaluate.rows import number
 __all__ = ["cells", "page"]
 
 HEADINGS = (
-    "method", "begins with", "perplexity", "x original", "KL", "top-1", "bits a weight (quantized)", "bits (all)",
+    "", "method", "begins with", "perplexity", "x original", "KL", "top-1", "bits a weight (quantized)", "bits (all)",
     "file MB", "zeros", "CPU min", "lr", "marks",
 )  # fmt: skip
 STARTS = {("own", False): "rounding", ("own", True): "its own start", ("calibrated", True): "our calibration"}
 
 
 def cells(result: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headings and lines of `compare_methods`' result; the original comes first."""
+    """Headings and lines of `compare_methods`' result; the original comes first, rows have the plots' numbers."""
     original = result["original"]
-    first = ("original", "", number(original["perplexity"]), "1.000", "0.000", "100.0%", "", "16.00")
+    first = ("", "original", "", number(original["perplexity"]), "1.000", "0.000", "100.0%", "", "16.00")
     lines = [(*first, f"{original['file_mb']:.1f}", "", "", "", original["runs_on"])]
-    return HEADINGS, lines + [_line(row) for row in result["rows"]]
+    return HEADINGS, lines + [(str(at), *_line(row)) for at, row in enumerate(result["rows"], start=1)]
 
 
 def page(result: Mapping[str, Any]) -> str:
     """compare.md."""
     headings, lines = cells(result)
-    rule = ("---", "---", *("--:" for _ in headings[2:-1]), "---")
+    rule = ("--:", "---", "---", *("--:" for _ in headings[3:-1]), "---")
     about = result["machine"]
     return "\n".join(
         [
@@ -47,7 +47,7 @@ def page(result: Mapping[str, Any]) -> str:
 def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     start = STARTS.get((row["start"], row["trained"]), "calibration")
     if not row["runs"]:
-        return (row["name"], start, *("-" for _ in HEADINGS[3:]), row["error"] or "not run")
+        return (row["name"], start, *("-" for _ in HEADINGS[4:]), row["error"] or "not run")
     spread = "" if row["spread"] is None else f" ± {number(row['spread'])}"
     marks = list(row["marks"])
     if row["state"] != "done":
