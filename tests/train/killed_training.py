@@ -1,6 +1,8 @@
-"""Trains the tiny task, is killed (SIGKILL) again and again, goes on, and compares the bits with a run left in peace.
+"""Trains, is killed (SIGKILL) again and again, goes on, and compares the bits with a run left in peace.
 
-    python killed_training.py FOLDER KILLS SEED
+    python killed_training.py FOLDER KILLS SEED tiny|hour
+
+What is trained is the tiny task, or a short copy of the recipe smollm2-hour: fewer steps, on one block of SmolLM2.
 
 Half of the kills come inside a save, at a random one of its system calls; the others somewhere in a random forward or
 backward pass, update, or line of the journal. The parent only forks, so each child begins as a fresh process would.
@@ -17,13 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+import smollm2
 import training
 from faults import CALLS
-from tercet import fsio
-from tercet.train import train
+from tercet import families, fsio, sources
+from tercet.calibrate import rounded
+from tercet.pipeline.distil import distil
+from tercet.pipeline.measure import silent
+from tercet.recipe import Calibrate, Recipe
+from tercet.train import Task, train
 from tercet.train.checkpoint import Checkpoints
+from tercet.train.processes import Processes
 
 EVENTS = 9  # a step has about: 2 forward and 2 backward passes, an update, calls for the journal
 CALLS_A_SAVE = 60
@@ -61,13 +70,40 @@ class MortalOs:
         return call
 
 
-def run(folder: Path, steps: int, anywhere: int = 0, in_a_save: int = 0) -> None:
-    """In this process: trains on; dies at the n-th event, or at the n-th call of the saves, where that is not 0."""
+def tiny_run(folder: Path, steps: int, mortal: Mortal) -> None:
     task = training.task()
-    mortal = Mortal(anywhere)
-    task.register_forward_hook(mortal)
     task.student.model.embed_tokens.register_forward_hook(mortal)
     task.student.model.norm.weight.register_hook(mortal)
+    task.forward = counted(task.forward, mortal)  # type: ignore[method-assign]
+    settings = training.settings(steps=steps, checkpoint_every=3)
+    train(task, training.windows(), settings, folder, evaluate=lambda _: {"draw": float(torch.rand(1))})
+
+
+def hour_run(folder: Path, steps: int, mortal: Mortal) -> None:
+    """Calibration left out: its blocks are rounded, which is a start like another."""
+    source, recipe = sources.resolve(str(folder.parent / "source")), Recipe.load("smollm2-hour")
+    assert recipe.distil is not None
+    assert recipe.train is not None
+    short = {"steps": steps, "context": 32, "checkpoint_every": 3}
+    parts = {
+        "calibrate": Calibrate(),
+        "distil": recipe.distil.model_copy(update={"text": str(folder.parent / "text.txt")}),
+        "train": recipe.train.model_copy(update=short),
+    }
+    recipe = recipe.model_copy(update=parts)
+    program = families.program(source.config)
+    plan = recipe.plan(program)
+    start = {name: rounded(np.array(source.tensors()[name]), planned) for name, planned in plan.items()}
+    Task.forward = counted(Task.forward, mortal)  # type: ignore[method-assign]
+    distil(source, program, recipe, plan, start, folder, silent, None, Processes(), validate=False)
+
+
+RUNS = {"tiny": tiny_run, "hour": hour_run}
+
+
+def run(what: str, folder: Path, steps: int, anywhere: int = 0, in_a_save: int = 0) -> None:
+    """In this process: trains on; dies at the n-th event, or at the n-th call of the saves, where that is not 0."""
+    mortal = Mortal(anywhere)
     if anywhere:
         fsio.os = MortalOs(mortal)  # type: ignore[assignment]
         torch.optim.Optimizer.step = counted(torch.optim.Optimizer.step, mortal)
@@ -83,8 +119,7 @@ def run(folder: Path, steps: int, anywhere: int = 0, in_a_save: int = 0) -> None
 
         deadly = Mortal(in_a_save)
         Checkpoints.save = armed  # type: ignore[method-assign]
-    settings = training.settings(steps=steps, checkpoint_every=3)
-    train(task, training.windows(), settings, folder, evaluate=lambda _: {"draw": float(torch.rand(1))})
+    RUNS[what](folder, steps, mortal)
 
 
 def counted(function: Callable[..., Any], mortal: Mortal) -> Callable[..., Any]:
@@ -109,21 +144,24 @@ def in_a_child(*args: Any, **options: Any) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(folder: Path, kills: int, seed: int) -> None:
+def main(folder: Path, kills: int, seed: int, what: str) -> None:
+    if what == "hour":
+        smollm2.truncated(sources.resolve("smollm2"), folder / "source", 1)
+        (folder / "text.txt").write_text(smollm2.text(0)[:100000], encoding="utf-8")
     draw, done = random.Random(seed), {"anywhere": 0, "in a save": 0}
     steps = 4 * kills
-    assert in_a_child(folder / "peace", steps) == 0
+    assert in_a_child(what, folder / "peace", steps) == 0
     while sum(done.values()) < kills:
         if done["in a save"] < kills // 2 and draw.random() < 0.5:
             kind, options = "in a save", {"in_a_save": draw.randint(1, CALLS_A_SAVE)}
         else:
             kind, options = "anywhere", {"anywhere": draw.randint(1, 3 * EVENTS)}
         if done[kind] < kills - kills // 2:
-            code = in_a_child(folder / "war", steps, **options)
+            code = in_a_child(what, folder / "war", steps, **options)
             assert code == -signal.SIGKILL, f"{kind} {options}: exit code {code}"
             done[kind] += 1
-    assert in_a_child(folder / "war", steps) == 0
-    peace, war = (training.weights(folder / name) for name in ("peace", "war"))
+    assert in_a_child(what, folder / "war", steps) == 0
+    peace, war = (training.weights(_run_folder(folder / name)) for name in ("peace", "war"))
     different = [name for name in peace if peace[name] != war[name]]
     assert not different, different
     left = sorted(path.name for path in (folder / "war").rglob("*") if path.name.startswith("."))
@@ -131,5 +169,10 @@ def main(folder: Path, kills: int, seed: int) -> None:
     print(*done.values())
 
 
+def _run_folder(folder: Path) -> Path:
+    """Where the checkpoints are."""
+    return next(folder.rglob("checkpoints")).parent
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
