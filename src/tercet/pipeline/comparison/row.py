@@ -1,6 +1,6 @@
 """One row: rates tried, full runs, and what the table says of them.
 
-A row has not converged, and is marked, where
+A row that was trained has not converged, and is marked, where
 
     the perplexity on the validation split fell by more than 10 % in the last quarter of the steps (of any run), or
     it is more than 100 times the original's on the test text.
@@ -98,17 +98,18 @@ def row(entry: Entry, kept: Mapping[str, Any], original: float) -> dict[str, Any
         found |= {name: _mean([each[name] for each in runs]) for name in (*names, "file_mb", "cpu_seconds")}
         found |= {"spread": _spread([each["perplexity"] for each in runs]), "runs_on": runs[0]["runs_on"]}
         found["against_original"] = None if found["perplexity"] is None else found["perplexity"] / original
-        found["marks"] = _marks(runs, found["against_original"])
+        found["marks"] = _marks(entry, runs, found["against_original"])
     return {**found, "runs": runs, "recipe": entry.recipe.model_dump(mode="json")}
 
 
-def _marks(runs: Sequence[Mapping[str, Any]], ratio: float | None) -> list[str]:
+def _marks(entry: Entry, runs: Sequence[Mapping[str, Any]], ratio: float | None) -> list[str]:
     falls = [fall for each in runs if (fall := _late_fall(each["journal"])) is not None]
     marks = []
     if falls and max(falls) > FALL:
         marks.append(f"not converged: perplexity fell by {max(falls):.0%} in the last quarter")
     if ratio is None or ratio > LOST:
-        marks.append(f"not converged: more than {LOST} times the original's perplexity")
+        lost = f"more than {LOST} times the original's perplexity"
+        marks.append(f"not converged: {lost}" if entry.trained else lost)
     return marks
 
 
