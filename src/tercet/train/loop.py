@@ -57,6 +57,7 @@ Evaluation = Callable[[nn.Module], Mapping[str, float]]
 """The task, in eval mode and without gradients -> numbers by name."""
 
 COUNTS = 20  # of codes, over the whole run: one takes longer than the quantizers of a forward pass
+APART = 10  # steps at least between two of them: one costs about as much as a step
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class _Run:
             "rates": rates,
             "gradient": gradient,
         }
-        if self._due(max(1, self.settings.steps // COUNTS)):
+        if self._due(max(APART, self.settings.steps // COUNTS)):
             record |= self.statistics.count(self.task)
         evaluation = self._evaluation() if self._due(self.settings.evaluate_every) else {}
         if evaluation:
