@@ -66,6 +66,14 @@ def test_gradients_reach_latents_scales_and_norms_and_nothing_else() -> None:
         assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == trained, name
 
 
+def test_features_alone_are_learnt_without_a_head() -> None:
+    task = pair(Distil(kl=0, hidden=1))
+    out = task({"ids": IDS})
+    assert set(out) == {"loss", "hidden"}
+    out["loss"].backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in task.student.parameters())
+
+
 def test_stored_logits_give_the_loss_of_live_ones() -> None:
     """With k = all but one token the bucket holds one token too: the same KL."""
     live = pair(Distil())({"ids": IDS})

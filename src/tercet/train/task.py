@@ -54,8 +54,10 @@ class Task(nn.Module):
         if other is not None:
             with torch.no_grad():
                 wanted = other(ids).flatten(0, 1)
-        losses = _Rows(self, ids, batch, wanted)
-        loss, parts = head_losses(hidden.flatten(0, 1), self.head(self.student), losses)
+        loss, parts = hidden.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
+        if self.settings.kl or self.settings.ce:
+            rows = _Rows(self, ids, batch, wanted)
+            loss, parts = head_losses(hidden.flatten(0, 1), self.head(self.student), rows)
         for name, value in self._features(own, other).items():
             loss = loss + getattr(self.settings, name) * value
             parts[name] = value.detach()
