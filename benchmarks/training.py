@@ -31,7 +31,7 @@ from tercet.recipe import Distil, Recipe, Train
 from tercet.recipe.settings import Activations, Reconstruct
 from tercet.runtime import Tokenizer
 from tercet.train import Task
-from tercet.train.parameters import adamw, trained
+from tercet.train.parameters import optimizer_of, trained
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 CONTEXT = 256
@@ -60,7 +60,7 @@ class Stepper:
 
     def __init__(self, model: torch.nn.Module, teacher: torch.nn.Module | None = None) -> None:
         self.task = Task(model, teacher, Distil(kl=0, ce=1) if teacher is None else Distil())
-        self.optimizer = adamw(self.task, Train(steps=1))
+        self.optimizer = optimizer_of(self.task, Train(steps=1))
         self.bfloat16 = uses_bfloat16("auto", torch.device("cpu"))
 
     def __call__(self, ids: torch.Tensor) -> float:

@@ -1,7 +1,7 @@
 """Distillation as a stage of `quantize`: the calibrated model learns from the original, and is frozen again.
 
-Checkpoints and journal lie in the cache, under a name made
-of all that decides the result: the same command goes on from there.
+Checkpoints and journal lie in the cache, under a name made of all that decides the result: the same command goes on
+from there.
 """
 
 from __future__ import annotations

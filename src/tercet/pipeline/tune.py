@@ -108,35 +108,34 @@ def tune(
     context = min(settings.context, engine.context)
     learnt, kept = _split(windows(engine.encode(chosen.content), context, prefix=engine.prefix()))
     general = _general(engine, context)
-    before = [_perplexity(engine.logits, cut) for cut in (kept, general)]
+    before, general_before = _measured(engine.logits, kept, general)
     start = {name: _unpacked(tensor) for name, tensor in packed.tensors.items()}
     program = families.program(packed.config["model"])
     student = build_student(origin.model(), _plan(packed.tensors), start, "a8", context)
-
-    def told(record: Mapping[str, Any]) -> None:
-        if watch is not None:
-            watch(record, settings.steps)
-
     run = cache_dir() / "training" / _name(packed, learnt, rank, settings)
-    fine_tune(student, learnt, settings, run, rank=rank, progress=told)
+    fine_tune(
+        student,
+        learnt,
+        settings,
+        run,
+        rank=rank,
+        progress=lambda record: watch(record, settings.steps) if watch else None,
+    )
     made: dict[str, Quantized] = {**start, **vectors(student, program), **freeze(student)}
     _save(packed, origin, chosen, made, Path(out))
     engine = open_model(Path(out), threads=threads)
-    trained = _perplexity(FloatModel(student), kept)
-    after = [_perplexity(engine.logits, cut) for cut in (kept, general)]
-    assert before[0] is not None
-    assert after[0] is not None
-    assert trained is not None
+    trained, _ = _measured(FloatModel(student), kept, None)
+    after, general_after = _measured(engine.logits, kept, general)
     return Tuned(
         folder=Path(out),
         text=chosen.name,
         tokens=settings.steps * settings.batch * settings.accumulation * context,
         seconds=time.monotonic() - begin,
-        before=before[0],
-        after=after[0],
+        before=before,
+        after=after,
         trained=trained,
-        general_before=before[1],
-        general_after=after[1],
+        general_before=general_before,
+        general_after=general_after,
         flips=_flips(start, made),
     )
 
@@ -163,8 +162,12 @@ def _general(engine: Any, context: int) -> NDArray[np.int64] | None:
     return None if content is None else windows(engine.encode(content), context, prefix=engine.prefix())
 
 
-def _perplexity(logits: Callable[..., NDArray[np.float32]], cut: NDArray[np.int64] | None) -> float | None:
-    return None if cut is None else quality(logits, spread(cut, MEASURED)).perplexity
+def _measured(
+    logits: Callable[..., NDArray[np.float32]], kept: NDArray[np.int64], general: NDArray[np.int64] | None
+) -> tuple[float, float | None]:
+    """Perplexity on the held-out windows, and on the default text where there is one."""
+    new = quality(logits, spread(kept, MEASURED)).perplexity
+    return new, None if general is None else quality(logits, spread(general, MEASURED)).perplexity
 
 
 def _unpacked(tensor: PackedTensor | NDArray[np.float32]) -> Quantized:
