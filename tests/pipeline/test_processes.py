@@ -25,11 +25,8 @@ RECIPE = {
 }
 
 
-BROKEN = pytest.mark.xfail(strict=True, reason="FSDP2 cannot free a parameter of the student that quantize builds")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=BROKEN)])
+@pytest.mark.parametrize("sharded", [False, True])
 def test_two_processes_make_what_one_makes(sharded: bool, tmp_path: Path) -> None:
     source = tiny.save_folder(tmp_path / "source")
     text = tmp_path / "text.txt"

@@ -321,3 +321,14 @@ def test_the_fused_loops_give_the_bits_of_levels(
     assert torch.equal(latent.grad, upstream.float())
     for ours, its in zip(quantizer.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, its.grad.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_fused_loops_leave_storage_that_can_be_freed() -> None:
+    """FSDP2 frees and gathers the parameters of a block again and again; torch forbids it of what numpy has seen."""
+    quantizer = Learned(32)
+    latent = nn.Parameter(quantizer.start(torch.randn(4, 64, generator=torch.Generator().manual_seed(5))))
+    values = quantizer(latent)
+    values.sum().backward()
+    assert latent.grad is not None
+    for tensor in (latent, quantizer.scale, values, latent.grad):
+        assert tensor.untyped_storage().resizable()

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet import _native
 
 __all__ = ["dequantize", "fits"]
 
-NONE = np.empty((0, 0), np.float32)
+NONE = torch.empty((0, 0))
 
 
 def fits(w: Tensor) -> bool:
@@ -43,9 +41,9 @@ class _Nearest(torch.autograd.Function):
     def forward(ctx: Any, w: Tensor, scale: Tensor, shift: Tensor | None, binary: bool) -> Tensor:
         codes = torch.empty(w.shape, dtype=torch.int8)
         values = torch.empty(w.shape, dtype=_dtype(w))
-        shifts = NONE if shift is None else _array(shift.half().float())
-        scales = _array(scale.abs().half().float())
-        _native.levels_forward(_array(w), scales, shifts, binary, codes.numpy(), _array(values))
+        shifts = NONE if shift is None else _memory(shift.half().float())
+        scales = _memory(scale.abs().half().float())
+        _native.levels_forward(_memory(w), scales, shifts, binary, codes, _memory(values))
         ctx.save_for_backward(codes, scale)
         ctx.shifted = shift is not None
         return values
@@ -55,8 +53,8 @@ class _Nearest(torch.autograd.Function):
         codes, before = ctx.saved_tensors
         weight, scale = torch.empty(codes.shape), torch.empty_like(before)
         shift = torch.empty_like(before) if ctx.shifted else None
-        shifts = NONE if shift is None else _array(shift)
-        _native.levels_backward(_array(grads[0]), codes.numpy(), _array(weight), _array(scale), shifts)
+        shifts = NONE if shift is None else _memory(shift)
+        _native.levels_backward(_memory(grads[0]), codes, _memory(weight), _memory(scale), shifts)
         return weight, scale.mul_(before.sign()), shift, None
 
 
@@ -64,8 +62,9 @@ def _dtype(w: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else w.dtype
 
 
-def _array(x: Tensor) -> NDArray[Any]:
-    """The memory as numpy sees it; it has no bfloat16, so that comes as int16."""
+def _memory(x: Tensor) -> Tensor:
+    """What the native library reads, bfloat16 as int16. It gets tensors: one that was ever seen as a numpy array
+    cannot be freed and gathered again, which FSDP2 does with every parameter.
+    """
     x = x.detach().contiguous()
-    array: NDArray[Any] = (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
-    return array
+    return x.view(torch.int16) if x.dtype == torch.bfloat16 else x
