@@ -76,26 +76,10 @@ def compare_methods(
     test = choose(eval_text or settings.text, "test", origin, settings.tokens, EVALUATION_SEED)
     validation = choose(validation_text or "default", "validation", origin, settings.tokens, EVALUATION_SEED + 1)
     exam = Exam(origin, settings, (test, validation), place / "work", threads, step)
-    facts = {
-        "source": origin.origin,
-        "original": _original(origin, exam),
-        "rows": [],
-        "kmeans_relative_error": kmeans_errors(origin),
-        "protocol": _protocol(test, validation, exam),
-        "command": command or f"compare_methods({origin.name!r}, ...)",
-        "machine": machine(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
+    facts = _facts(origin, exam, _protocol(test, validation, exam), command or f"compare_methods({origin.name!r}, ...)")
     comparison = _Comparison(entries, place, exam, Workshop(origin, place / "work", threads, step), facts)
-    missing = comparison.missing()
     try:
-        for done, (turn, index) in enumerate(missing):
-            step("runs", done, len(missing))
-            comparison.advance(turn, index)
-            comparison.write()
-            if tell:
-                tell(comparison.result["rows"][index])
-            step("runs", done + 1, len(missing))
+        comparison.run(step, tell)
     finally:
         comparison.write()
         plots(comparison.result, place)
@@ -115,6 +99,17 @@ class _Comparison:
         origin = shop.source.origin
         self.files = [out / "rows" / f"{key(entry, origin, exam.identity)}.json" for entry in entries]
         self.kept = [_read(file) for file in self.files]
+
+    def run(self, step: Progress, tell: Callable[[Row], None] | None) -> None:
+        """Everything that is missing."""
+        missing = self.missing()
+        for done, (turn, index) in enumerate(missing):
+            step("runs", done, len(missing))
+            self.advance(turn, index)
+            self.write()
+            if tell:
+                tell(self.result["rows"][index])
+            step("runs", done + 1, len(missing))
 
     def missing(self) -> list[tuple[int, int]]:
         """(seed, index of the entry) of what has to be run: all first runs before any second one."""
@@ -168,6 +163,20 @@ def _read(file: Path) -> Row:
 def _keep(file: Path, entry: Entry, kept: Row) -> None:
     content = {"name": entry.name, "rates": kept["rates"], "runs": kept["runs"]}
     fsio.atomic_file(file, (json.dumps(content, allow_nan=False) + "\n").encode())
+
+
+def _facts(source: sources.Source, exam: Exam, protocol: str, command: str) -> Row:
+    """What compare.json holds beside the rows."""
+    return {
+        "source": source.origin,
+        "original": _original(source, exam),
+        "rows": [],
+        "kmeans_relative_error": kmeans_errors(source),
+        "protocol": protocol,
+        "command": command,
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def _original(source: sources.Source, exam: Exam) -> Row:
