@@ -16,7 +16,7 @@ from tercet.errors import ModelError
 from tercet.hadamard import rotated
 from tercet.program import Op, Program, Rope
 
-__all__ = ["logits", "steps"]
+__all__ = ["embeddings", "logits", "steps"]
 
 Floats = NDArray[np.float32]
 
@@ -37,13 +37,30 @@ def logits(program: Program, tensors: Mapping[str, Floats], ids: ArrayLike) -> F
     raise ModelError("the program never writes logits")
 
 
+def embeddings(program: Program, tensors: Mapping[str, Floats], rows: ArrayLike) -> Floats:
+    """Embeddings of pictures or texts, not normalised.
+
+    Args:
+        program: a tower of `tercet.families.towers`.
+        tensors: as for `logits`.
+        rows: float32[n, patches, columns] of an image tower (`tercet.patches`), int[n, length] of a text tower.
+
+    Returns float32[n, dim]. Raises ModelError as `logits` does.
+    """
+    sequences = [list(steps(program, tensors, each))[-1][2][0] for each in np.asarray(rows)]
+    return np.array(sequences, np.float32).reshape(len(sequences), program.widths["embedding"])
+
+
 def steps(
-    program: Program, tensors: Mapping[str, Floats], ids: ArrayLike
+    program: Program, tensors: Mapping[str, Floats], rows: ArrayLike
 ) -> Iterator[tuple[Op, tuple[Floats, ...], Floats]]:
-    """Runs `program` and yields each operation with its inputs and its result, float32[n, width]; else as `logits`."""
-    tokens = np.asarray(ids)
-    _check(program, tensors, tokens)
-    buffers: dict[str, NDArray[np.generic]] = {"ids": tokens}
+    """Runs `program` on one sequence, ids or patches, and yields each operation with its inputs and its result,
+    float32[n, width]; else as `logits`."""
+    first = np.asarray(rows)
+    source = program.ops[0].inputs[0]
+    _check_input(program, source, first)
+    _check_weights(program, tensors)
+    buffers: dict[str, NDArray[np.generic]] = {source: first}
     for op in program.ops:
         inputs = tuple(buffers[name] for name in op.inputs)
         result = _run(op, inputs, tensors, program.ropes)  # type: ignore[arg-type]
@@ -51,11 +68,20 @@ def steps(
         buffers[op.output] = result
 
 
-def _check(program: Program, tensors: Mapping[str, Floats], tokens: NDArray[np.int64]) -> None:
+def _check_input(program: Program, source: str, rows: NDArray[np.generic]) -> None:
+    if source == "patches":
+        wanted = (program.context, program.weights[program.ops[0].weight].shape[1])
+        if rows.shape != wanted or rows.dtype != np.float32:
+            raise ModelError(f"a picture must be float32{list(wanted)}, patches by columns")
+        return
+    tokens = rows
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or not 1 <= tokens.size <= program.context:
         raise ModelError(f"token ids must be 1 to {program.context} integers in one row")
     if tokens.min() < 0 or tokens.max() >= program.vocab_size:
         raise ModelError(f"a token id is outside 0..{program.vocab_size - 1}")
+
+
+def _check_weights(program: Program, tensors: Mapping[str, Floats]) -> None:
     for name, weight in program.weights.items():
         if name not in tensors:
             raise ModelError(f"the model has no tensor {name}; is it complete?")
@@ -86,6 +112,14 @@ def _run(op: Op, inputs: tuple[Floats, ...], tensors: Mapping[str, Floats], rope
             y = _activate(op, x) * inputs[1]
         case "add":
             y = x + inputs[1]
+        case "prepend":
+            y = np.concatenate([tensors[op.weight][None], x])
+        case "position":
+            y = x + tensors[op.weight][: len(x)]
+        case "constant":
+            y = tensors[op.weight][None]
+        case "pick":
+            y = x[[_row(op, *inputs)]]
     return np.asarray(y, np.float32)
 
 
@@ -111,8 +145,8 @@ def _rope(op: Op, x: Floats, rope: Rope) -> Floats:
 
 def _attention(op: Op, q: Floats, k: Floats, v: Floats) -> Floats:
     n = len(q)
-    behind = np.arange(n)[:, None] - np.arange(n)  # how far a key lies behind a query
-    visible = (behind >= 0) & (behind < (op.window or n))
+    behind = np.arange(n)[:, None] - np.arange(len(k))  # how far a key lies behind a query
+    visible = (behind >= 0) & (behind < (op.window or n)) if op.causal else np.full(behind.shape, True)
     out = np.empty((n, op.heads, op.head_dim), np.float32)
     for head in range(op.heads):
         own = slice(head * op.head_dim, (head + 1) * op.head_dim)
@@ -125,10 +159,19 @@ def _attention(op: Op, q: Floats, k: Floats, v: Floats) -> Floats:
     return out.reshape(n, -1)
 
 
+def _row(op: Op, x: Floats, ids: Floats | None = None) -> int:
+    if op.row == "end":
+        assert ids is not None
+        return int((ids if op.token < 0 else ids == op.token).argmax())  # the first of several; 0 where there is none
+    return 0 if op.row == "first" else len(x) - 1
+
+
 def _activate(op: Op, x: Floats) -> NDArray[np.float64]:
     y = x.astype(np.float64)
     if op.function == "silu":
         gate = np.tanh(y / 2)  # y / (1 + exp(-y)) without overflow
+    elif op.function == "quick_gelu":
+        gate = np.tanh(0.851 * y)  # y / (1 + exp(-1.702 y))
     elif op.function == "gelu":
         gate = np.array([math.erf(value) for value in (y / math.sqrt(2)).flat]).reshape(y.shape)
     else:

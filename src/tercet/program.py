@@ -15,9 +15,22 @@ interpreter (`tercet.interpreter`) is the reference that tests and `verify` comp
     gated      gate, up -> y                function                       function(gate) * up
     add        a, b -> y
 
-A buffer holds one row of float32 for each token. Norms, rope, add, clip and rotate may write over an input; the others
-never do.
-The first operation reads the buffer "ids", the last one writes "logits".
+A buffer holds one row of float32 for each token. Norms, rope, position, add, clip and rotate may write over an input;
+the others never do.
+A decoder's first operation reads the buffer "ids", the last one writes "logits".
+
+Towers, which turn a whole picture or text into one row (CLIP, SigLIP), have four more:
+
+    prepend    x -> y                       weight                       a vector in front of the sequence's rows
+    position   x -> y                       weight                       y = x + the first rows of a table of positions
+    constant   x -> y                       weight                       one row, a vector, whatever x holds
+    pick       x -> y, or x, ids -> y       row, token                   one row of the sequence
+
+The first operation of an image tower, a linear, reads "patches" (`tercet.patches`), that of a text tower "ids"; the
+last one writes the one row of "embedding", which is not normalised. An operation's result has as many rows as its
+first input, but for prepend (one more), constant and pick (one). Only attention, prepend, position and pick look beyond
+a row, and none beyond its sequence: sequences of equal length run as one batch, row after row. Attention has as many
+keys as it has; its queries may be fewer where it is not `causal`.
 """
 
 from __future__ import annotations
@@ -28,12 +41,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Op", "Program", "Rope", "Weight"]
+__all__ = ["Op", "Program", "Role", "Rope", "Towers", "Weight"]
 
 Kind = Literal[
-    "embed", "rmsnorm", "layernorm", "linear", "clip", "rotate", "rope", "attention", "activation", "gated", "add"
-]
-Function = Literal["silu", "gelu", "gelu_tanh"]
+    "embed", "rmsnorm", "layernorm", "linear", "clip", "rotate", "rope", "attention", "activation", "gated", "add",
+    "prepend", "position", "constant", "pick",
+]  # fmt: skip
+Function = Literal["silu", "gelu", "gelu_tanh", "quick_gelu"]
+Row = Literal["first", "last", "end"]
+Role = Literal["linear", "embedding", "head", "position", "vector"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,9 @@ class Op:
         layer: index of the attention layer, which owns a slot of the KV cache.
         rope: index into `Program.ropes`.
         limit: of a clip.
+        causal: whether attention sees only the keys up to the query's own.
+        row: what `pick` takes: the first, the last, or the one at the end of the text, which is
+        token: the first with this id (where there is none, the text's first), or of -1 the first with the largest id.
     """
 
     kind: Kind
@@ -68,6 +87,9 @@ class Op:
     rope: int = 0
     function: Function = "silu"
     limit: float = 0.0
+    causal: bool = True
+    row: Row = "first"
+    token: int = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,16 +111,17 @@ class Weight:
 
     Attributes:
         shape: (out, in) of a matrix, (n,) of a norm or bias.
-        role: "linear" (may be ternary), "embedding", "head" (its own matrix, not tied), or "vector".
+        role: "linear" (of a block, may be ternary), "embedding" (of tokens or patches), "head" (its own matrix, not
+            tied; a tower's last projection), "position" (a table of positions), or "vector".
     """
 
     shape: tuple[int, ...]
-    role: Literal["linear", "embedding", "head", "vector"]
+    role: Role
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A decoder.
+    """A decoder or a tower.
 
     Attributes:
         family: the transformers model_type it was made from.
@@ -106,7 +129,8 @@ class Program:
         weights: by full name; the order is the order of first use.
         widths: columns of each buffer.
         blocks: for each transformer block, the names of its linears in order of use.
-        context: the longest sequence the model was made for.
+        vocab_size: token ids it knows; 0 where it reads patches.
+        context: the longest sequence the model was made for; patches of a picture.
     """
 
     family: str
@@ -135,3 +159,41 @@ class Program:
             if op.kind == "rotate":
                 turned[op.output] = op.dim
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class Towers:
+    """A model of pictures and texts: two programs that end in embeddings of one space.
+
+        logits[i, t] = exp(scale) * <i/|i|, t/|t|> + bias
+
+    Attributes:
+        image, text: the towers; they share no weights.
+        image_size, patch_size: sides of the square picture and of its patches, in pixels. What is left of the picture
+            to the right of and below the last whole patch is not seen.
+        scale: name of the logit scale's tensor, float32[1], which holds a logarithm.
+        bias: that of the logit bias, "" where there is none.
+    """
+
+    image: Program
+    text: Program
+    image_size: int
+    patch_size: int
+    scale: str = "logit_scale"
+    bias: str = ""
+
+    @property
+    def dim(self) -> int:
+        """Columns of an embedding."""
+        return self.image.widths["embedding"]
+
+    @property
+    def weights(self) -> dict[str, Weight]:
+        """What both towers read, and scale and bias."""
+        own = {name: Weight((1,), "vector") for name in (self.scale, self.bias) if name}
+        return {**self.image.weights, **self.text.weights, **own}
+
+    @property
+    def linears(self) -> list[str]:
+        """Names of the matrices of both towers' blocks."""
+        return self.image.linears + self.text.linears

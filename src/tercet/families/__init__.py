@@ -1,6 +1,7 @@
-"""Model families: a transformers config in, a `Program` out. Torch-free; the weights are not needed.
+"""Model families: a transformers config in, a `Program` out, or the two of a CLIP. Torch-free; no weights are needed.
 
-A new decoder family is one file that says how its config's words map to a `DecoderSpec`, and one line in `_FAMILIES`.
+A new decoder family is one file that says how its config's words map to a `DecoderSpec`, and one line in `_FAMILIES`;
+a model of pictures and texts has two `TowerSpec`s, and a line in `_TOWERS`.
 Whatever would change the result and is not built raises ModelError rather than be ignored.
 """
 
@@ -10,13 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tercet.errors import ModelError
-from tercet.families import gemma3, llama, mistral, phi, qwen2, qwen3
+from tercet.families import clip, gemma3, llama, mistral, phi, qwen2, qwen3
 from tercet.families.decoder import DecoderSpec, build
 from tercet.families.settings import Settings
 from tercet.families.transforms import read_transforms
-from tercet.program import Program
+from tercet.program import Program, Towers
 
-__all__ = ["SUPPORTED", "program"]
+__all__ = ["SUPPORTED", "SUPPORTED_TOWERS", "program", "towers"]
 
 _FAMILIES: dict[str, tuple[str, Mapping[str, Any], Callable[[Settings], DecoderSpec]]] = {
     "llama": ("Llama, SmolLM2, and other models of this architecture", llama.DEFAULTS, llama.spec),
@@ -28,6 +29,12 @@ _FAMILIES: dict[str, tuple[str, Mapping[str, Any], Callable[[Settings], DecoderS
 }
 
 SUPPORTED: dict[str, str] = {model_type: family[0] for model_type, family in _FAMILIES.items()}
+
+_TOWERS: dict[str, tuple[str, Mapping[str, Any], Callable[[Settings], Towers], str]] = {
+    "clip": ("CLIP", clip.DEFAULTS, clip.towers, "CLIPModel"),
+}
+
+SUPPORTED_TOWERS: dict[str, str] = {model_type: family[0] for model_type, family in _TOWERS.items()}
 
 # Keys that change what a model computes. Absent, null, false and 0 mean that the feature is off.
 _REFUSED = {
@@ -57,18 +64,38 @@ def program(config: Mapping[str, Any]) -> Program:
     model_type = settings.raw("model_type")
     if not isinstance(model_type, str) or model_type not in _FAMILIES:
         raise settings.error("model_type", "a supported one: " + ", ".join(SUPPORTED))
-    for key, reason in _REFUSED.items():
-        if settings.raw(key):
-            raise ModelError(f"config.json: {key} is set, but {reason}")
-    _check_architectures(settings)
+    _refuse(settings, "config.json")
+    _check_architectures(settings, "ForCausalLM", "a causal language model (...ForCausalLM)")
     _, defaults, spec = _FAMILIES[model_type]
     made = spec(Settings(config, defaults))
     return build(made, read_transforms(settings, made.shape.layers))
 
 
-def _check_architectures(settings: Settings) -> None:
+def towers(config: Mapping[str, Any]) -> Towers:
+    """The two towers of a model of pictures and texts; config and errors as for `program`."""
+    settings = Settings(config, {})
+    model_type = settings.raw("model_type")
+    if not isinstance(model_type, str) or model_type not in _TOWERS:
+        raise settings.error("model_type", "a supported one: " + ", ".join(SUPPORTED_TOWERS))
+    _, defaults, make, architecture = _TOWERS[model_type]
+    _refuse(settings, "config.json")
+    for part in ("text_config", "vision_config"):
+        _refuse(Settings(settings.part(part), {}), f"config.json: {part}")
+    if settings.raw("tercet") is not None:
+        raise settings.error("tercet", "absent: the linears of towers are neither rotated nor clipped")
+    _check_architectures(settings, architecture, architecture)
+    return make(Settings(config, defaults))
+
+
+def _refuse(settings: Settings, where: str) -> None:
+    for key, reason in _REFUSED.items():
+        if settings.raw(key):
+            raise ModelError(f"{where}: {key} is set, but {reason}")
+
+
+def _check_architectures(settings: Settings, ending: str, wanted: str) -> None:
     names = settings.raw("architectures")
     if names is None or names == []:
         return
-    if not isinstance(names, list) or not any(isinstance(name, str) and name.endswith("ForCausalLM") for name in names):
-        raise settings.error("architectures", "a causal language model (...ForCausalLM)")
+    if not isinstance(names, list) or not any(isinstance(name, str) and name.endswith(ending) for name in names):
+        raise settings.error("architectures", wanted)

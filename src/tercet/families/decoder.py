@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tercet.errors import ModelError
+from tercet.families.builder import Builder
 from tercet.families.rope import MAX_CONTEXT
 from tercet.families.settings import Settings
 from tercet.families.transforms import NONE, Transforms
 from tercet.hadamard import largest_block
-from tercet.program import Function, Op, Program, Rope, Weight
+from tercet.program import Function, Program, Rope, Weight
 
 __all__ = ["ACTIVATIONS", "DecoderSpec", "Shape", "build", "read_shape"]
 
@@ -126,21 +127,17 @@ def build(spec: DecoderSpec, transforms: Transforms = NONE) -> Program:
     return _Builder(spec, transforms).program()
 
 
-class _Builder:
-    """Collects operations, weights and buffer widths. Norms of q and k, rope, add, norms after a matrix, rotations and
-    clips work in place; a linear's output is never its input. Linears of one input stand together."""
+class _Builder(Builder):
+    """Norms of q and k, rope, add, norms after a matrix, rotations and clips work in place."""
 
     def __init__(self, spec: DecoderSpec, transforms: Transforms) -> None:
+        super().__init__()
         self.spec = spec
         self.transforms = transforms  # of the block at hand
-        self.ops: list[Op] = []
-        self.weights: dict[str, Weight] = {}
-        self.widths: dict[str, int] = {}
 
     def program(self) -> Program:
         spec, shape = self.spec, self.spec.shape
-        embedding = "model.embed_tokens.weight"
-        self.weights[embedding] = Weight((shape.vocab, shape.width), "embedding")
+        embedding = self.matrix("model.embed_tokens.weight", shape.vocab, shape.width, "embedding")
         self.op("embed", ("ids",), "x", shape.width, weight=embedding, factor=spec.embedding_factor)
         blocks = []
         chosen = self.transforms
@@ -235,12 +232,6 @@ class _Builder:
         fields: dict[str, Any] = {"weight": weight, "bias": bias, "eps": spec.eps, "dim": dim}
         self.op(spec.norm, (source,), target, width, offset=spec.norm_offset, **fields)
 
-    def linear(self, source: str, target: str, name: str, columns: int, rows: int, biased: bool) -> None:
-        weight = f"{name}.weight"
-        self.weights[weight] = Weight((rows, columns), "linear")
-        bias = self.vector(f"{name}.bias", rows) if biased else ""
-        self.op("linear", (source,), target, rows, weight=weight, bias=bias)
-
     def rotate(self, buffer: str) -> None:
         """The input of a block's linears, where the model's are rotated."""
         width, chosen = self.widths[buffer], self.transforms.rotate
@@ -258,11 +249,3 @@ class _Builder:
         """The results of a block's linears, where the model's are clipped."""
         for buffer in buffers if self.transforms.clip is not None else ():
             self.op("clip", (buffer,), buffer, self.widths[buffer], limit=self.transforms.clip)
-
-    def vector(self, name: str, size: int) -> str:
-        self.weights[name] = Weight((size,), "vector")
-        return name
-
-    def op(self, kind: Any, inputs: tuple[str, ...], output: str, width: int, **fields: Any) -> None:
-        self.widths[output] = width
-        self.ops.append(Op(kind, inputs, output, **fields))

@@ -1,0 +1,71 @@
+"""CLIP: a class row stands for the picture, the row at the end of the text for the text, which is read causally.
+
+Where the end of the text is, transformers decides by eos_token_id: at the first token of that id; but 2, which older
+configs hold by mistake, means the largest id of the text, as OpenAI's own code has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tercet.families.settings import Settings
+from tercet.families.tower import Head, TowerSpec, build, read_layers, read_patches, read_tokens
+from tercet.program import Towers
+
+__all__ = ["DEFAULTS", "towers"]
+
+LAYERS = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+TEXT = {
+    **LAYERS,
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
+}
+VISION = {
+    **LAYERS,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+}
+DEFAULTS = {"projection_dim": 512}
+
+
+def towers(config: Settings) -> Towers:
+    text, vision = _part(config, "text", TEXT), _part(config, "vision", VISION)
+    dim = config.integer("projection_dim", 1, 1 << 17)
+    tokens = read_tokens(text)
+    end = text.integer("eos_token_id", 0, tokens.vocab - 1)
+    patches, image_size, patch_size = read_patches(vision, biased=False, class_row=True)
+    image_tower = TowerSpec(
+        family="clip",
+        name="vision_model",
+        layers=read_layers(vision),
+        input=patches,
+        head=Head("vision_model.post_layernorm", dim, row="first", projection="visual_projection"),
+        first_norm="vision_model.pre_layrnorm",  # transformers' own spelling
+    )
+    text_tower = TowerSpec(
+        family="clip",
+        name="text_model",
+        layers=read_layers(text),
+        input=tokens,
+        head=Head(
+            "text_model.final_layer_norm", dim, row="end", token=-1 if end == 2 else end, projection="text_projection"
+        ),
+        causal=True,
+    )
+    return Towers(build(image_tower), build(text_tower), image_size, patch_size)
+
+
+def _part(config: Settings, tower: str, defaults: dict[str, Any]) -> Settings:
+    """A tower's config; of the older text_config_dict and vision_config_dict the values win, defaults included."""
+    values = config.part(f"{tower}_config")
+    if config.raw(f"{tower}_config_dict") is not None:
+        values |= {**defaults, **config.part(f"{tower}_config_dict")}
+    return Settings(values, defaults, f"config.json: {tower}_config")

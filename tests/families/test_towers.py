@@ -1,0 +1,156 @@
+"""Both towers, run by the interpreter, against transformers; and each feature of theirs counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import tiny_towers as tiny
+from tercet import families, interpreter
+from tercet.patches import patches
+from tercet.program import Op, Program, Towers
+
+GELU = {"hidden_act": "gelu"}
+TANH = {"hidden_act": "gelu_pytorch_tanh"}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "clip": ("clip", {}),
+    "clip-gelu": ("clip", {"text": GELU, "vision": GELU}),
+    "clip-gelu-tanh": ("clip", {"text": TANH, "vision": TANH}),
+    "clip-eps": ("clip", {"text": {"layer_norm_eps": 0.03}, "vision": {"layer_norm_eps": 0.1}}),
+    "clip-legacy-end": ("clip", {"text": {"eos_token_id": 2}}),
+    "clip-whole-patches": ("clip", {"vision": {"image_size": 24}}),
+    "clip-one-layer": ("clip", {"text": {"num_hidden_layers": 1}, "vision": {"num_hidden_layers": 3}}),
+}
+
+
+def found(towers: Towers, tensors: dict[str, NDArray[np.float32]], seed: int = 0) -> tuple[Any, Any]:
+    """Our embeddings of the same pictures and texts that `tiny.reference` is given."""
+    pictures = patches(tiny.pixels(size=towers.image_size, seed=seed), towers.patch_size)
+    texts = tiny.texts(length=towers.text.context, seed=seed)
+    return interpreter.embeddings(towers.image, tensors, pictures), interpreter.embeddings(towers.text, tensors, texts)
+
+
+def relative(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_embeddings_are_those_of_transformers(case: str) -> None:
+    family, parts = CASES[case]
+    made, config, tensors = tiny.model(family, **parts)
+    towers = families.towers(config)
+    pixels, texts = tiny.pixels(size=towers.image_size), tiny.texts(length=towers.text.context)
+    image, text, logits = tiny.reference(made, pixels, texts)
+    assert logits.std() >= 1
+    assert min(tiny.peak(made, pixels, texts)) > 0.45
+
+    assert set(towers.weights) == set(tensors)
+    assert {name: weight.shape for name, weight in towers.weights.items()} == {n: t.shape for n, t in tensors.items()}
+    assert towers.dim == image.shape[1] == text.shape[1]
+    ours = found(towers, tensors)
+    assert relative(ours[0], image) < 1e-5
+    assert relative(ours[1], text) < 1e-5
+    units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in ours]
+    bias = tensors[towers.bias][0] if towers.bias else 0
+    assert np.abs(np.exp(tensors[towers.scale][0]) * units[0] @ units[1].T + bias - logits).max() < 1e-3
+
+
+def test_short_texts_are_texts() -> None:
+    made, config, tensors = tiny.model("clip")
+    ids = tiny.texts(length=5)
+    wanted = tiny.reference(made, tiny.pixels(), ids)[1]
+    assert relative(interpreter.embeddings(families.towers(config).text, tensors, ids), wanted) < 1e-5
+
+
+def test_a_text_without_an_end_is_taken_at_its_first_token() -> None:
+    made, config, tensors = tiny.model("clip")
+    ids = tiny.texts() % tiny.END
+    wanted = tiny.reference(made, tiny.pixels(), ids)[1]
+    assert relative(interpreter.embeddings(families.towers(config).text, tensors, ids), wanted) < 1e-5
+
+
+def test_patches_are_what_a_convolution_reads() -> None:
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 21, 13)).astype(np.float32)
+    kernel = np.random.default_rng(1).normal(size=(7, 3, 4, 4)).astype(np.float32)
+    wanted = torch.nn.functional.conv2d(torch.from_numpy(pixels), torch.from_numpy(kernel), stride=4)
+    rows = patches(pixels, 4)
+    assert rows.shape == (2, 15, 48)
+    assert relative(rows @ kernel.reshape(7, -1).T, wanted.flatten(2).transpose(1, 2).numpy()) < 1e-6
+
+
+Switch = Callable[[Program], Program]
+
+
+def change(matches: Callable[[Op], bool], **fields: Any) -> Switch:
+    def switch(program: Program) -> Program:
+        assert any(matches(op) for op in program.ops)
+        return replace(program, ops=tuple(replace(op, **fields) if matches(op) else op for op in program.ops))
+
+    return switch
+
+
+def drop(part: str) -> Switch:
+    """Leaves out operations that work in place."""
+
+    def switch(program: Program) -> Program:
+        dropped = [op for op in program.ops if part in op.weight]
+        assert dropped
+        assert all(op.inputs == (op.output,) for op in dropped)
+        return replace(program, ops=tuple(op for op in program.ops if op not in dropped))
+
+    return switch
+
+
+def bias_of(part: str) -> Switch:
+    return change(lambda op: op.bias.endswith(f"{part}.bias"), bias="")
+
+
+def kind(*kinds: str) -> Callable[[Op], bool]:
+    return lambda op: op.kind in kinds
+
+
+LINEARS = ("q_proj", "v_proj", "out_proj", "fc1", "fc2")  # a bias of keys moves all scores of a query alike
+SMALL = {"layer_norm_eps": 1e-5}
+FEATURES: dict[str, tuple[str, dict[str, Any], str, Switch]] = {
+    **{f"clip-{t}-{part}-bias": ("clip", {}, t, bias_of(part)) for t in ("image", "text") for part in LINEARS},
+    **{f"clip-{t}-{n}-bias": ("clip", {}, t, bias_of(n)) for t in ("image", "text") for n in ("norm1", "norm2")},
+    **{f"clip-{t}-positions": ("clip", {}, t, drop("position_embedding")) for t in ("image", "text")},
+    **{f"clip-{t}-quick-gelu": ("clip", {}, t, change(kind("activation"), function="gelu")) for t in ("image", "text")},
+    **{f"clip-{t}-mean": ("clip", {}, t, change(kind("layernorm"), kind="rmsnorm")) for t in ("image", "text")},
+    "clip-gelu": ("clip", {"text": GELU}, "text", change(kind("activation"), function="quick_gelu")),
+    "clip-text-is-causal": ("clip", {}, "text", change(kind("attention"), causal=False)),
+    "clip-image-is-not": ("clip", {}, "image", change(kind("attention"), causal=True)),
+    "clip-first-norm": ("clip", {}, "image", drop("pre_layrnorm")),
+    "clip-post-norm-bias": ("clip", {}, "image", bias_of("post_layernorm")),
+    "clip-final-norm-bias": ("clip", {}, "text", bias_of("final_layer_norm")),
+    "clip-class-row-in-front": ("clip", {}, "image", change(kind("pick"), row="last")),
+    "clip-end-not-largest": ("clip", {}, "text", change(kind("pick"), token=-1)),
+    "clip-end-not-last": ("clip", {}, "text", change(kind("pick"), row="last")),
+    "clip-legacy-end": ("clip", {"text": {"eos_token_id": 2}}, "text", change(kind("pick"), token=2)),
+    "clip-eps": ("clip", {"text": {"layer_norm_eps": 0.1}}, "text", change(kind("layernorm"), eps=1e-5)),
+}
+
+
+@pytest.mark.parametrize("case", FEATURES)
+def test_switched_off_it_shows(case: str) -> None:
+    family, parts, tower, switch = FEATURES[case]
+    _, config, tensors = tiny.model(family, **parts)
+    towers = families.towers(config)
+    index = ("image", "text").index(tower)
+    before = found(towers, tensors)[index]
+    after = found(replace(towers, **{tower: switch(getattr(towers, tower))}), tensors)[index]
+    assert relative(after, before) > 1e-2
+
+
+def test_the_class_row_has_a_position_of_its_own() -> None:
+    _, config, tensors = tiny.model("clip")
+    towers = families.towers(config)
+    name = "vision_model.embeddings.position_embedding.weight"
+    rolled = {**tensors, name: np.roll(tensors[name], 1, axis=0)}
+    assert relative(found(towers, rolled)[0], found(towers, tensors)[0]) > 1e-2
