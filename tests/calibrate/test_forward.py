@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import tiny
+import tiny_towers
 from tercet import families, interpreter
 from tercet.calibrate.forward import Buffers, run
+from tercet.patches import patches
 
 
 @pytest.mark.parametrize("transforms", [{}, {"rotate": True, "clip": 2.0}])
@@ -22,3 +24,19 @@ def test_equals_the_interpreter(family: str, transforms: dict[str, object]) -> N
     for row, window in zip(buffers["logits"].numpy(), tokens, strict=True):
         expected = interpreter.logits(program, tensors, window)
         assert np.abs(row - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("family", tiny_towers.FAMILIES)
+def test_towers_equal_the_interpreter(family: str) -> None:
+    _, config, tensors = tiny_towers.model(family)
+    towers = families.towers(config)
+    weights = {name: torch.from_numpy(value) for name, value in tensors.items()}
+    rows = {"patches": patches(tiny_towers.pixels(3), towers.patch_size), "ids": tiny_towers.texts(4)}
+    rows["ids"][0, 1:] = 5  # a text without an end
+    for program, source in ((towers.image, "patches"), (towers.text, "ids")):
+        buffers: Buffers = {source: torch.from_numpy(rows[source])}
+        for op in program.ops:
+            run(program, op, buffers, weights)
+        found = buffers["embedding"][:, 0].numpy()
+        expected = interpreter.embeddings(program, tensors, rows[source])
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()

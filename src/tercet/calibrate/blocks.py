@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tercet.calibrate.cache import BlockCache
 from tercet.calibrate.final_norm import fit_gains, fit_sureness
-from tercet.calibrate.forward import Buffers, run
+from tercet.calibrate.forward import Buffers, end_of_text, run
 from tercet.calibrate.keep import Quantized, dequantized, rounded
 from tercet.calibrate.reconstruct import Piece, forward, reconstruct
 from tercet.calibrate.solve import solve
@@ -45,20 +45,20 @@ def calibrate(
     program: Program,
     tensors: Mapping[str, NDArray[np.float32]],
     plan: Mapping[str, Planned],
-    windows: NDArray[np.int64],
+    windows: NDArray[np.int64] | NDArray[np.float32],
     settings: Calibrate,
     *,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     spent: Callable[[float], None] | None = None,
 ) -> dict[str, Quantized]:
-    """Every planned matrix, those with a quantizer calibrated on `windows`, and the last norm's fitted weight.
+    """Every planned matrix, those with a quantizer calibrated on `windows`, and a decoder's last norm, fitted.
 
     Args:
-        program: of the model.
+        program: of the model, a decoder or a tower.
         tensors: float32 arrays by full name; each block's are read when it is its turn.
         plan: from `Recipe.plan`.
-        windows: int64[n, context], the calibration tokens.
+        windows: int64[n, context], the calibration tokens; float32[n, patches, columns] of an image tower.
         settings: of the recipe.
         cache: folder where finished blocks are kept; a second call with the same arguments takes them from there.
         progress: called with (blocks done, blocks) after each block.
@@ -92,10 +92,12 @@ def calibrate(
         if progress:
             progress(index + 1, len(blocks))
     begin = time.process_time()
-    solved.update({name: rounded(tensors[name], plan[name]) for name in plan if name not in solved})
+    rest = [name for name in program.weights if name in plan and name not in solved]
+    solved.update({name: rounded(tensors[name], plan[name]) for name in rest})
     walk.forget()
     norm, head = program.ops[-2:]
-    solved[norm.weight] = walk.last_norm(norm, tensors[norm.weight], dequantized(solved[head.weight]))
+    if head.output == "logits":
+        solved[norm.weight] = walk.last_norm(norm, tensors[norm.weight], dequantized(solved[head.weight]))
     if spent:
         spent(time.process_time() - begin)
     return solved
@@ -136,7 +138,9 @@ class Walk:
         self.settings = settings
         self.ahead = program.ops  # not run yet
         chunks = torch.split(windows, max(1, CHUNK_TOKENS // windows.shape[1]))
-        self.streams: list[tuple[Buffers, Buffers]] = [({"ids": ids}, {"ids": ids}) for ids in chunks]
+        source = program.ops[0].inputs[0]
+        self.streams: list[tuple[Buffers, Buffers]] = [({source: rows}, {source: rows}) for rows in chunks]
+        self.counted = [_counted(program, rows) for rows in chunks]
         self.seen = len(chunks) - (len(chunks) >= UNSEEN)  # no statistics are made of the last chunk
         self.entries: list[Buffers] = []  # of the quantized stream, in front of the block that `block` was in
         self.behind: _Trained | None = None  # the block before, where two are trained together
@@ -151,8 +155,9 @@ class Walk:
         solved: dict[str, Quantized] = {name: known[name] for name in weights if name in known}
         if self.settings.reconstruct:
             self.entries = [dict(ternary) for _, ternary in self.streams]
+        linears = {op.weight for op in ops if op.kind == "linear"}
         for name in weights:
-            if name in self.plan and self.plan[name].quantizer is None:
+            if name in self.plan and name not in solved and (not self.plan[name].quantizer or name not in linears):
                 solved[name] = rounded(weights[name], self.plan[name])
         quantized.update({name: torch.from_numpy(dequantized(tensor)) for name, tensor in solved.items()})
         for stage in stages(ops):
@@ -241,13 +246,13 @@ class Walk:
                 for name in set(buffers) - needed:
                     del buffers[name]
             if statistics is not None and index < self.seen:
-                source = wanted[0].inputs[0]
+                source, counted = wanted[0].inputs[0], self.counted[index]
                 apart = {
-                    weight: torch.stack([floats[name] - ternary[name] for name in names]).sum(0)
+                    weight: torch.stack([floats[name] - ternary[name] for name in names]).sum(0)[counted]
                     for weight, names in joined.items()
                     if names
                 }
-                statistics.add(ternary[source], floats[source], apart)
+                statistics.add(ternary[source][counted], floats[source][counted], apart)
         return statistics
 
     def _solve(self, stage: Stage, statistics: Statistics) -> Mapping[str, Solved]:
@@ -267,3 +272,12 @@ class Walk:
             ends = list(accumulate((len(weight) for weight in wanted), initial=0))
             found.update({name: levels.rows(slice(*rows)) for name, rows in zip(names, pairwise(ends), strict=True)})
         return found
+
+
+def _counted(program: Program, rows: Tensor) -> Tensor | slice:
+    """bool[windows, tokens]: what statistics are made of. Where a text's end stands for it and nothing looks ahead, no
+    embedding depends on the padding behind the end, and there is more of it than of the text."""
+    last = [op for op in program.ops if op.kind == "pick" and op.row == "end"]
+    if not last or not all(op.causal for op in program.ops if op.kind == "attention"):
+        return slice(None)
+    return torch.arange(rows.shape[1]) <= end_of_text(last[0], rows)[:, None]

@@ -37,9 +37,7 @@ class BlockCache:
         folder: where the files are; made when the first one is saved.
     """
 
-    def __init__(
-        self, folder: Path, plan: Mapping[str, Planned], windows: NDArray[np.int64], settings: Calibrate
-    ) -> None:
+    def __init__(self, folder: Path, plan: Mapping[str, Planned], windows: NDArray[Any], settings: Calibrate) -> None:
         self.folder = folder
         # Where the text came from does not matter, its tokens do.
         settings = settings.model_copy(update={"text": "default"})

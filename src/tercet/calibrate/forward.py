@@ -1,4 +1,5 @@
-"""The program's operations in torch, on a chunk of windows: what calibration runs both models with.
+"""The operations of a program in torch, on a chunk of windows: what calibration runs both models with, and training of
+towers the student.
 
 Every buffer is float32[windows, tokens, width]. Plain dense math: weights arrive dequantized, attention is torch's own.
 """
@@ -14,7 +15,7 @@ from torch import Tensor
 from tercet.calibrate.rotation import rotate
 from tercet.program import Op, Program, Rope
 
-__all__ = ["Buffers", "run"]
+__all__ = ["Buffers", "end_of_text", "run"]
 
 Buffers = dict[str, Tensor]
 
@@ -23,7 +24,7 @@ def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor
     """Run `op` on `buffers` and put its result there.
 
     Args:
-        buffers: "ids" int64[windows, tokens], all others float32[windows, tokens, width].
+        buffers: "ids" int64[windows, tokens], all others float32[windows, tokens, width], of an image tower "patches".
         weights: float32 tensors by full name.
     """
     inputs = tuple(buffers[name] for name in op.inputs)
@@ -53,7 +54,28 @@ def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor
             y = _activate(op, x).mul_(inputs[1])
         case "add":
             y = x + inputs[1]
+        case "prepend":
+            y = torch.cat([weight.expand(len(x), 1, -1), x], dim=1)
+        case "position":
+            y = x + weight[: x.shape[1]]
+        case "constant":
+            y = weight.expand(len(x), 1, -1)
+        case "pick":
+            y = _picked(op, *inputs)
     buffers[op.output] = y
+
+
+def end_of_text(op: Op, ids: Tensor) -> Tensor:
+    """int64[windows]: where each text ends, for a `pick` of the row "end"."""
+    found = ids if op.token < 0 else (ids == op.token).to(torch.int8)
+    return found.argmax(1)  # the first of several; 0 where there is none
+
+
+def _picked(op: Op, x: Tensor, ids: Tensor | None = None) -> Tensor:
+    if op.row == "end":
+        assert ids is not None
+        return x[torch.arange(len(x)), end_of_text(op, ids)][:, None]
+    return x[:, :1] if op.row == "first" else x[:, -1:]
 
 
 def _heads(x: Tensor, size: int) -> Tensor:
@@ -74,7 +96,7 @@ def _rope(op: Op, x: Tensor, rope: Rope) -> Tensor:
 def _attention(op: Op, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     tokens = q.shape[1]
     mask = None
-    if op.window and op.window < tokens:
+    if op.causal and op.window and op.window < tokens:
         behind = torch.arange(tokens)[:, None] - torch.arange(tokens)
         mask = (behind >= 0) & (behind < op.window)
     q, k, v = (_heads(x, op.head_dim).transpose(1, 2) for x in (q, k, v))
@@ -83,7 +105,7 @@ def _attention(op: Op, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k,
         v,
         attn_mask=mask,
-        is_causal=mask is None,
+        is_causal=op.causal and mask is None,
         scale=op.factor,
         enable_gqa=op.heads != op.kv_heads,
     )
@@ -93,4 +115,6 @@ def _attention(op: Op, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _activate(op: Op, x: Tensor) -> Tensor:
     if op.function == "silu":
         return F.silu(x)
+    if op.function == "quick_gelu":
+        return x * torch.sigmoid(1.702 * x)
     return F.gelu(x, approximate="none" if op.function == "gelu" else "tanh")

@@ -45,8 +45,8 @@ class Statistics:
         """Count a chunk.
 
         Args:
-            quantized, original: the inputs in both models, float32[windows, tokens, in].
-            residuals: Sf - Sq, float32[windows, tokens, out], for each linear whose output joins the residual stream.
+            quantized, original: the inputs in both models, float32[..., in].
+            residuals: Sf - Sq, float32[..., out], for each linear whose output joins the residual stream.
         """
         x, apart = quantized.flatten(0, -2), (original - quantized).flatten(0, -2)
         for begin in range(0, len(self._upper), STRIP):

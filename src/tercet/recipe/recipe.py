@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from tercet.errors import RecipeError
-from tercet.program import Program
+from tercet.program import Program, Towers
 from tercet.recipe.planning import Group, Planned, plan
 from tercet.recipe.reading import read
 from tercet.recipe.settings import Calibrate, Distil, Evaluate, Rule, Settings, TernaryFormat, Train
@@ -72,7 +72,7 @@ class Recipe(Settings, frozen=True):
         except ValidationError as error:
             raise RecipeError(f"{where}: {_one_line(error)}") from None
 
-    def plan(self, program: Program) -> dict[str, Planned]:
+    def plan(self, program: Program | Towers) -> dict[str, Planned]:
         """What becomes of each matrix of a model, by name.
 
         Raises RecipeError where a rule matches nothing, a linear has no rule, or a group does not divide a width.
