@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tercet.calibrate.cache import BlockCache
 from tercet.calibrate.final_norm import fit_gains, fit_sureness
-from tercet.calibrate.forward import Buffers, end_of_text, run
+from tercet.calibrate.forward import Buffers, counted, run
 from tercet.calibrate.keep import Quantized, dequantized, rounded
 from tercet.calibrate.reconstruct import Piece, forward, reconstruct
 from tercet.calibrate.solve import solve
@@ -140,7 +140,7 @@ class Walk:
         chunks = torch.split(windows, max(1, CHUNK_TOKENS // windows.shape[1]))
         source = program.ops[0].inputs[0]
         self.streams: list[tuple[Buffers, Buffers]] = [({source: rows}, {source: rows}) for rows in chunks]
-        self.counted = [_counted(program, rows) for rows in chunks]
+        self.counted = [counted(program, rows) for rows in chunks]
         self.seen = len(chunks) - (len(chunks) >= UNSEEN)  # no statistics are made of the last chunk
         self.entries: list[Buffers] = []  # of the quantized stream, in front of the block that `block` was in
         self.behind: _Trained | None = None  # the block before, where two are trained together
@@ -246,13 +246,13 @@ class Walk:
                 for name in set(buffers) - needed:
                     del buffers[name]
             if statistics is not None and index < self.seen:
-                source, counted = wanted[0].inputs[0], self.counted[index]
+                source, these = wanted[0].inputs[0], self.counted[index]
                 apart = {
-                    weight: torch.stack([floats[name] - ternary[name] for name in names]).sum(0)[counted]
+                    weight: torch.stack([floats[name] - ternary[name] for name in names]).sum(0)[these]
                     for weight, names in joined.items()
                     if names
                 }
-                statistics.add(ternary[source][counted], floats[source][counted], apart)
+                statistics.add(ternary[source][these], floats[source][these], apart)
         return statistics
 
     def _solve(self, stage: Stage, statistics: Statistics) -> Mapping[str, Solved]:
@@ -272,12 +272,3 @@ class Walk:
             ends = list(accumulate((len(weight) for weight in wanted), initial=0))
             found.update({name: levels.rows(slice(*rows)) for name, rows in zip(names, pairwise(ends), strict=True)})
         return found
-
-
-def _counted(program: Program, rows: Tensor) -> Tensor | slice:
-    """bool[windows, tokens]: what statistics are made of. Where a text's end stands for it and nothing looks ahead, no
-    embedding depends on the padding behind the end, and there is more of it than of the text."""
-    last = [op for op in program.ops if op.kind == "pick" and op.row == "end"]
-    if not last or not all(op.causal for op in program.ops if op.kind == "attention"):
-        return slice(None)
-    return torch.arange(rows.shape[1]) <= end_of_text(last[0], rows)[:, None]

@@ -15,7 +15,7 @@ from torch import Tensor
 from tercet.calibrate.rotation import rotate
 from tercet.program import Op, Program, Rope
 
-__all__ = ["Buffers", "end_of_text", "run"]
+__all__ = ["Buffers", "counted", "run"]
 
 Buffers = dict[str, Tensor]
 
@@ -65,7 +65,22 @@ def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor
     buffers[op.output] = y
 
 
-def end_of_text(op: Op, ids: Tensor) -> Tensor:
+def counted(program: Program, rows: Tensor) -> Tensor | slice:
+    """Which tokens the results of blocks are compared on, bool[windows, tokens], or a slice that means all.
+
+    Where a text's end stands for it and nothing looks ahead, no embedding depends on the padding behind the end, and
+    there is more of it than of the text.
+
+    Args:
+        rows: int64[windows, tokens] of a text tower; of others anything.
+    """
+    ends = [op for op in program.ops if op.kind == "pick" and op.row == "end"]
+    if not ends or not all(op.causal for op in program.ops if op.kind == "attention"):
+        return slice(None)
+    return torch.arange(rows.shape[1]) <= _end_of_text(ends[0], rows)[:, None]
+
+
+def _end_of_text(op: Op, ids: Tensor) -> Tensor:
     """int64[windows]: where each text ends, for a `pick` of the row "end"."""
     found = ids if op.token < 0 else (ids == op.token).to(torch.int8)
     return found.argmax(1)  # the first of several; 0 where there is none
@@ -74,7 +89,7 @@ def end_of_text(op: Op, ids: Tensor) -> Tensor:
 def _picked(op: Op, x: Tensor, ids: Tensor | None = None) -> Tensor:
     if op.row == "end":
         assert ids is not None
-        return x[torch.arange(len(x)), end_of_text(op, ids)][:, None]
+        return x[torch.arange(len(x)), _end_of_text(op, ids)][:, None]
     return x[:, :1] if op.row == "first" else x[:, -1:]
 
 

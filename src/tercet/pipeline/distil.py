@@ -85,7 +85,7 @@ def distil(
     Raises TrainError, StorageError and those of the quantizers.
     """
     settings, how = recipe.distil, recipe.train
-    assert settings is not None
+    assert isinstance(settings, Distil)
     assert how is not None
     cut = _windows(source, program, settings, how)
     folder = cache / _name(source, recipe, cut)

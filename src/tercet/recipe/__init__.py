@@ -6,6 +6,7 @@ from tercet.recipe.recipe import Recipe
 from tercet.recipe.settings import (
     Activations,
     Calibrate,
+    ClipDistil,
     Distil,
     Divergence,
     Evaluate,
@@ -18,6 +19,7 @@ from tercet.recipe.settings import (
 __all__ = [
     "Activations",
     "Calibrate",
+    "ClipDistil",
     "Distil",
     "Divergence",
     "Evaluate",

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from tercet.errors import RecipeError
 from tercet.program import Program, Towers
 from tercet.recipe.planning import Group, Planned, plan
 from tercet.recipe.reading import read
-from tercet.recipe.settings import Calibrate, Distil, Evaluate, Rule, Settings, TernaryFormat, Train
+from tercet.recipe.settings import Calibrate, ClipDistil, Distil, Evaluate, Rule, Settings, TernaryFormat, Train
 
 __all__ = ["Recipe"]
+
+
+def _kind(value: Any) -> str:
+    """A language model's `distil` says no kind."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "clip" if kind == "clip" else "text"
+
+
+AnyDistil = Annotated[Annotated[Distil, Tag("text")] | Annotated[ClipDistil, Tag("clip")], Discriminator(_kind)]
 
 
 class Recipe(Settings, frozen=True):
@@ -27,7 +36,8 @@ class Recipe(Settings, frozen=True):
         rotate: whether inputs of the blocks' linears are rotated (`tercet.hadamard`), and their weights to match.
         format: how ternary codes are stored where a rule does not say it. Binary ones are stored as b1.
         calibrate: None for plain rounding.
-        distil, train: what the calibrated (or rounded) model learns, and how; both or neither.
+        distil, train: what the calibrated (or rounded) model learns, and how; both or neither. `distil` with
+            `kind: clip` is for models of pictures and texts.
         evaluate: how the result is compared with the original.
     """
 
@@ -38,7 +48,7 @@ class Recipe(Settings, frozen=True):
     rotate: bool = False
     format: TernaryFormat = "t2"
     calibrate: Calibrate | None = Calibrate()
-    distil: Distil | None = None
+    distil: AnyDistil | None = None
     train: Train | None = None
     evaluate: Evaluate = Evaluate()
 
@@ -82,7 +92,10 @@ class Recipe(Settings, frozen=True):
 
 def _one_line(error: ValidationError) -> str:
     first, *others = error.errors(include_url=False, include_input=False)
-    field = ".".join(str(part) for part in first["loc"])
+    where = list(first["loc"])
+    if where[:1] == ["distil"] and where[1:2] in (["text"], ["clip"]):
+        del where[1]  # which of both it was read as
+    field = ".".join(str(part) for part in where)
     what = "unknown field" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
     more = f" (and {len(others)} more)" if others else ""
     return " ".join(f"{field}: {what}{more}".split())[:500]

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tercet.recipe import Activations
 
-__all__ = ["quantize_activations", "quantized"]
+__all__ = ["Shared", "quantize_activations", "quantized"]
 
 LARGEST = {"a8": 127, "a4": 7}
 
@@ -58,8 +58,8 @@ def quantized(x: Tensor, kind: Activations, group: int) -> Tensor:
     return (grouped * inverse.where(usable, 0.0)).round_().mul_((amax / largest).where(usable, 0.0)).flatten(-2)
 
 
-class _Shared:
-    """The last input quantized, so that q, k and v (gate and up) do it once."""
+class Shared:
+    """The last input quantized, so that q, k and v (gate and up) do it once; straight through going back."""
 
     def __init__(self, kind: Activations) -> None:
         self.kind = kind
@@ -85,7 +85,7 @@ def quantize_activations(model: nn.Module, groups: Mapping[str, int], kind: Acti
     """
     if kind == "a16":
         return []
-    shared = _Shared(kind)
+    shared = Shared(kind)
     handles = [model.register_forward_hook(lambda *_: shared.forget())]
     for name, group in groups.items():
         module = model.get_submodule(name.rpartition(".")[0])

@@ -1,0 +1,273 @@
+"""Both towers as a student: losses against brute force, law 1, the engine's activations, a short training."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import tiny_towers
+from tercet import families, interpreter
+from tercet.calibrate import rounded
+from tercet.patches import patches
+from tercet.program import Towers
+from tercet.quantizers import AbsMean2Config, LearnedConfig, freeze, quantize_
+from tercet.recipe import ClipDistil, Recipe, Train
+from tercet.reference import quantize_activations as engine_activations
+from tercet.train import ClipTask, TowersModule, clip_losses, read_journal, train
+
+ALL = ClipDistil(kind="clip", task=1, fd=4, icl=0.5, ckd=0.7, off=0.3)
+STORED = ClipDistil(kind="clip", task=1, fd=4)
+PAIRS, MORE = 7, 3
+
+
+def module(family: str = "clip") -> TowersModule:
+    _, config, tensors = tiny_towers.model(family)
+    return TowersModule(families.towers(config), tensors)
+
+
+ROWS = LearnedConfig(group_size="row")
+
+
+def student(family: str = "clip", config: Any = ROWS, activations: Any = "a8") -> Any:
+    made = module(family)
+    names = [n for n, weight in made.towers.weights.items() if weight.role in ("linear", "embedding")]
+    quantize_(made, dict.fromkeys(names, config))
+    made.quantize_activations({name: made.towers.weights[name].shape[1] for name in names}, activations)
+    return made
+
+
+def rows(towers: Towers, count: int, seed: int) -> dict[str, Tensor]:
+    made = {"patches": patches(tiny_towers.pixels(count, seed=seed), towers.patch_size)}
+    return {k: torch.from_numpy(v) for k, v in {**made, "ids": tiny_towers.texts(count, seed=seed)}.items()}
+
+
+def batch(towers: Towers, *, more: bool = False) -> dict[str, Tensor]:
+    found = {**rows(towers, PAIRS, 3), "groups": torch.tensor([0, 1, 2, 1, 3, 4, 0])}
+    if more:
+        found |= {f"more_{name}": value for name, value in rows(towers, MORE, 4).items()}
+    return found
+
+
+@torch.no_grad()
+def answers(teacher: TowersModule, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for prefix in [p for p in ("", "more_") if f"{p}ids" in given]:
+        found[f"{prefix}image_teacher"] = teacher.encode_patches(given[f"{prefix}patches"]).embedding
+        found[f"{prefix}text_teacher"] = teacher.encode_ids(given[f"{prefix}ids"]).embedding
+    return found
+
+
+@pytest.mark.parametrize("family", tiny_towers.FAMILIES)
+def test_the_module_is_the_model(family: str) -> None:
+    original, _, _ = tiny_towers.model(family)
+    made, pixels, ids = module(family), tiny_towers.pixels(), tiny_towers.texts()
+    image, text, logits = tiny_towers.reference(original, pixels, ids)
+    with torch.no_grad():
+        one = made.encode_patches(torch.from_numpy(patches(pixels, made.towers.patch_size))).embedding
+        two = made.encode_ids(torch.from_numpy(ids)).embedding
+        own = made.scale * clip_losses.normalised(one) @ clip_losses.normalised(two).T
+        own = own if made.bias is None else own + made.bias
+    for found, expected in ((one, image), (two, text), (own, logits)):
+        assert np.abs(found.numpy() - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("config", [LearnedConfig(group_size="row"), AbsMean2Config(group_size="tensor")])
+@pytest.mark.parametrize("family", tiny_towers.FAMILIES)
+def test_law_1_in_both_towers(family: str, config: Any) -> None:
+    """What the module computes with is what `freeze` gives, and embeddings of both are the same."""
+    made = student(family, config, "a16")
+    frozen = freeze(made)
+    tensors = {name: made._weights[name].detach().numpy().copy() for name in made.towers.weights}
+    assert set(frozen) == {n for n, weight in made.towers.weights.items() if weight.role in ("linear", "embedding")}
+    for name, tensor in frozen.items():
+        assert np.array_equal(tensor.dequantize(), tensors[name]), name
+    given = rows(made.towers, 3, 5)
+    for program, name, encode in (
+        (made.towers.image, "patches", made.encode_patches),
+        (made.towers.text, "ids", made.encode_ids),
+    ):
+        with torch.no_grad():
+            found = encode(given[name]).embedding.numpy()
+        replaced = {**tensors, **{n: tensor.dequantize() for n, tensor in frozen.items()}}
+        expected = interpreter.embeddings(program, replaced, given[name].numpy())
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_activations_are_the_engines() -> None:
+    """The patch embedding, quantized alone: its input is rounded as the engine rounds it."""
+    made, name = module(), "vision_model.embeddings.patch_embedding.weight"
+    given = rows(made.towers, 2, 6)["patches"]
+    exact = made.encode_patches(given).embedding
+    made.quantize_activations({name: 64}, "a8")
+    found = made.encode_patches(given).embedding
+    codes, scales = engine_activations(given.flatten(0, 1).numpy(), 64)[:2]
+    again = (codes.reshape(len(codes), -1, 64) * scales[..., None]).reshape(given.shape).astype(np.float32)
+    made.quantize_activations({}, "a16")
+    expected = made.encode_patches(torch.from_numpy(again)).embedding
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (found - exact).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", tiny_towers.FAMILIES)
+@pytest.mark.parametrize("more", [False, True])
+def test_losses_are_their_formulas(family: str, more: bool) -> None:
+    own, teacher = student(family), module(family)
+    given = batch(own.towers, more=more)
+    out = ClipTask(own, teacher, ALL)(given)
+    assert set(out) == {"loss", "task", "fd", "icl", "ckd", "off"}
+    total = sum(getattr(ALL, name) * value for name, value in out.items() if name != "loss")
+    torch.testing.assert_close(out["loss"].detach(), total)
+    with torch.no_grad():
+        both = {n: torch.cat([given[n], given[f"more_{n}"]]) if more else given[n] for n in ("patches", "ids")}
+        s, t = (
+            (m.encode_patches(both["patches"], blocks=True), m.encode_ids(both["ids"], blocks=True))
+            for m in (own, teacher)
+        )
+    unit = [[x.embedding.double().numpy() for x in side] for side in (s, t)]
+    unit = [[x / np.linalg.norm(x, axis=1, keepdims=True) for x in side] for side in unit]
+    fd = sum(((a - b) ** 2).sum(1).mean() for a, b in zip(*unit, strict=True))
+    (si, st), (ti, tt) = [[x[:PAIRS] for x in side] for side in unit]
+    groups, tau = given["groups"].numpy(), float(own.scale.detach())
+
+    def ce(logits: Any) -> float:
+        found = []
+        for i, row in enumerate(logits):
+            logs = row - np.log(np.exp(row - row.max()).sum()) - row.max()
+            found.append(-np.mean([logs[j] for j in range(PAIRS) if groups[j] == groups[i]]))
+        return float(np.mean(found))
+
+    def soft(x: Any) -> Any:
+        e = np.exp(x - x.max(1, keepdims=True))
+        return e / e.sum(1, keepdims=True)
+
+    task = (ce(tau * si @ st.T) + ce(tau * st @ si.T)) / 2
+    if own.bias is not None:
+        task = 0.0
+        for i in range(PAIRS):
+            for j in range(PAIRS):
+                z = tau * si[i] @ st[j] + float(own.bias.detach())
+                task += np.log1p(np.exp(-z if groups[i] == groups[j] else z)) / PAIRS
+    icl = (ce(tau * si @ tt.T) + ce(tau * st @ ti.T)) / 2
+    ckd = 0.0
+    for p, q in ((ti @ tt.T, si @ st.T), (tt @ ti.T, st @ si.T)):
+        p, q = soft(tau * p), soft(tau * q)
+        ckd += float((p * np.log(p / q)).sum(1).mean()) / 2
+    off = []
+    for one, two in zip(s, t, strict=True):
+        cos = [torch.cosine_similarity(a, b, dim=-1) for a, b in zip(one.blocks, two.blocks, strict=True)]
+        off.append(np.mean([1 - float(c.mean()) for c in cos]))
+    expected = {"fd": fd, "task": task, "icl": icl, "ckd": ckd, "off": np.mean(off)}
+    for name, value in expected.items():
+        np.testing.assert_allclose(float(out[name]), value, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_blocks_are_those_of_transformers() -> None:
+    """Two of each tower, in order; padding behind a text's end is left out."""
+    original, _, _ = tiny_towers.model("clip")
+    made, given = module(), rows(module().towers, 4, 8)
+    with torch.no_grad():
+        image = made.encode_patches(given["patches"], blocks=True).blocks
+        text = made.encode_ids(given["ids"], blocks=True).blocks
+        pixels = torch.from_numpy(tiny_towers.pixels(4, seed=8))
+        wanted = original.vision_model(pixels, output_hidden_states=True).hidden_states[1:]
+        texts = original.text_model(given["ids"], output_hidden_states=True).hidden_states[1:]
+    ends = (given["ids"] == tiny_towers.END).int().argmax(1)
+    assert len(image) == len(text) == 2
+    for found, expected in zip(image, wanted, strict=True):
+        torch.testing.assert_close(found, expected.flatten(0, 1), rtol=1e-3, atol=1e-4)
+    for found, expected in zip(text, texts, strict=True):
+        kept = torch.cat([row[: end + 1] for row, end in zip(expected, ends, strict=True)])
+        torch.testing.assert_close(found, kept, rtol=1e-3, atol=1e-4)
+
+
+def test_a_stored_teacher_is_a_live_one() -> None:
+    own, teacher = student(), module()
+    given = batch(own.towers, more=True)
+    settings = ClipDistil(kind="clip", task=1, fd=4, icl=1, ckd=1)
+    live = ClipTask(own, teacher, settings)(given)
+    stored = ClipTask(own, None, settings)({**given, **answers(teacher, given)})
+    for name, value in live.items():
+        torch.testing.assert_close(stored[name], value)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
+    settings = ClipDistil(kind="clip", task=0, fd=1, ckd=1, off=1)
+    out = ClipTask(module(), module(), settings)(batch(module().towers, more=True))
+    assert out["loss"].abs() < 1e-5
+
+
+def test_gradients_reach_what_is_trained_and_nothing_else() -> None:
+    made = student()
+    frozen = [name for name, p in made.named_parameters() if "position" in name or name == "logit_scale"]
+    for name in frozen:
+        made.get_parameter(name).requires_grad_(False)
+    ClipTask(made, module(), ALL)(batch(made.towers))["loss"].backward()
+    for name, parameter in made.named_parameters():
+        reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        assert reached == (name not in frozen and not name.endswith("k_proj.bias")) or name.endswith("k_proj.bias"), (
+            name
+        )
+
+
+def arrays(towers: Towers) -> dict[str, np.ndarray[Any, Any]]:
+    given = {**rows(towers, 48, 9), "groups": torch.arange(48)}
+    return {name: value.numpy() for name, value in {**given, **answers(module(), given)}.items()}
+
+
+def test_a_short_training_lowers_fd(tmp_path: Path) -> None:
+    made = student()
+    how = Train(steps=30, batch=16, lr=2e-3, scale_lr=2e-3, norm_lr=1e-3, precision="float32", checkpoint_every=None)
+    train(ClipTask(made, None, STORED), arrays(made.towers), how, tmp_path)
+    fd = [record["parts"]["fd"] for record in read_journal(tmp_path / "journal.jsonl") if "parts" in record]
+    assert np.mean(fd[-5:]) < 0.5 * np.mean(fd[:3])
+
+
+def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
+    start, how = student(), Train(steps=6, batch=8, precision="float32", checkpoint_every=2)
+    given, whole, parts = arrays(start.towers), copy.deepcopy(start), copy.deepcopy(start)
+    train(ClipTask(whole, None, STORED), given, how, tmp_path / "whole")
+
+    def stop(record: Any) -> None:
+        if record["step"] == 5:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train(ClipTask(parts, None, STORED), given, how, tmp_path / "parts", progress=stop)
+    again = copy.deepcopy(start)
+    result = train(ClipTask(again, None, STORED), given, how, tmp_path / "parts")
+    assert result.resumed == 4
+    for (name, one), (_, two) in zip(whole.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(one, two), name
+
+
+def test_recipe_fields() -> None:
+    fields = {"name": "x", "rules": [{"quantizer": "l2"}], "train": {"steps": 1}}
+    made = Recipe.parse({**fields, "distil": {"kind": "clip", "off": 0.5}})
+    assert isinstance(made.distil, ClipDistil)
+    assert Recipe.parse(json.loads(made.model_dump_json())) == made
+    assert "kind" not in Recipe.parse({**fields, "distil": {}}).model_dump(mode="json")["distil"]
+    for wrong, field in (({"kind": "clip", "kl": 1}, "distil.kl"), ({"top_l": 1}, "distil.top_l")):
+        with pytest.raises(Exception, match=f"{field}: unknown field"):
+            Recipe.parse({**fields, "distil": wrong})
+    nothing = {"kind": "clip", "task": 0, "fd": 0}
+    with pytest.raises(Exception, match="nothing would be learnt"):
+        Recipe.parse({**fields, "distil": nothing})
+
+
+def test_rounded_starts_give_the_module_their_codes() -> None:
+    """What calibration or rounding found is what the student begins with."""
+    made, recipe = module(), Recipe.parse({"rules": [{"quantizer": "learned"}], "group_size": "row"})
+    plan = recipe.plan(made.towers)
+    tensors = {name: made._weights[name].detach().numpy().copy() for name in plan}
+    known = {name: rounded(tensors[name], plan[name]) for name in made.towers.linears}
+    quantize_(made, {name: plan[name].quantizer for name in known}, known)
+    for name, tensor in freeze(made).items():
+        assert np.array_equal(tensor.codes, known[name].codes)
+        assert np.array_equal(tensor.scale, known[name].scale)
