@@ -72,7 +72,8 @@ def key(entry: Entry, source: Mapping[str, Any], measured: Mapping[str, Any]) ->
     Args:
         source: `Source.origin`. measured: how rows are measured.
     """
-    recipe = entry.recipe.model_dump(mode="json", exclude={"name", "description", "evaluate"})
+    # A field that is None says nothing: recipes may learn new words without losing what was measured.
+    recipe = entry.recipe.model_dump(mode="json", exclude={"name", "description", "evaluate"}, exclude_none=True)
     parts = [tercet.__version__, dict(source), recipe, list(entry.rates), entry.billm, dict(measured)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
