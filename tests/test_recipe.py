@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tercet import families
 from tercet.errors import RecipeError
 from tercet.program import Program, Weight
 from tercet.quantizers import BinaryConfig, KMeansConfig, L2Config
@@ -123,6 +125,50 @@ def test_a_star_leaves_embeddings_and_heads_alone_unless_told() -> None:
     assert {each.format for each in planned.values()} == {"f32"}
 
 
+VIT_L = {
+    "model_type": "clip",
+    "projection_dim": 768,
+    "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+    "vision_config": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+    },
+}
+Q_ALL_E = {"role": ["linear", "embedding"], "quantizer": {"name": "l2"}}
+
+
+def test_rules_reach_into_both_towers() -> None:
+    towers = families.towers({"model_type": "clip"})
+    matrices = {name for name, weight in towers.weights.items() if weight.role != "vector"}
+
+    def ternary(*rules: dict[str, Any]) -> float:
+        planned = recipe(*rules, group_size="row").plan(towers)
+        assert set(planned) == matrices
+        share = [math.prod(towers.weights[name].shape) for name in planned if planned[name].quantizer]
+        return sum(share) / sum(math.prod(weight.shape) for weight in towers.weights.values())
+
+    q_ffn = ternary({"match": "*.mlp.*", "quantizer": "l2"}, {"role": "linear", "keep": "int8"})
+    assert 0.53 < q_ffn < 0.55
+    assert 0.80 < ternary(ANY) < 0.82
+    assert ternary(Q_ALL_E) > 0.99
+    planned = recipe(ANY).plan(towers)
+    assert planned["visual_projection.weight"] == Planned(None, "int8", 128, "q8")
+    assert planned["text_model.embeddings.position_embedding.weight"] == Planned(None, "float16", 512, "f16")
+
+
+def test_a_patch_embedding_that_no_group_divides_does_not_decide_for_all() -> None:
+    towers = families.towers(VIT_L)
+    planned = recipe(ANY).plan(towers)
+    assert planned["vision_model.encoder.layers.0.mlp.fc1.weight"].group_size == 128
+    assert planned["vision_model.embeddings.patch_embedding.weight"] == Planned(None, "int8", 588, "q8")
+    with pytest.raises(RecipeError, match="patch_embedding.weight: width 588 is not a multiple of group_size 128; use"):
+        recipe(Q_ALL_E, group_size=128).plan(towers)
+    assert recipe(Q_ALL_E).plan(towers)["vision_model.encoder.layers.0.mlp.fc1.weight"].group_size == 1024
+
+
 @pytest.mark.parametrize(
     ("hidden", "inner", "group"), [(576, 1536, 64), (256, 640, 128), (96, 256, 32), (100, 256, "row"), (64, 100, "row")]
 )
@@ -153,7 +199,7 @@ def test_row_and_tensor_scales_cover_the_width(size: str) -> None:
 @pytest.mark.parametrize(
     ("rules", "fields", "message"),
     [
-        ([ANY], {"group_size": 128}, r"model\.embed_tokens\.weight: width 576 .* group_size 128; use 64, 32, row"),
+        ([ANY], {"group_size": 128}, r"self_attn\.q_proj\.weight: width 576 .* group_size 128; use 64, 32, row"),
         (
             [{"quantizer": {"name": "l2", "group_size": 128}}],
             {},

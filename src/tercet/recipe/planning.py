@@ -2,8 +2,9 @@
 
     matrix -> the first rule that matches -> quantizer (or keep), group size, stored format
 
-Matrices of role embedding or head that no rule matches become int8; a linear that none matches is an error, and so is a
-rule that never decides anything. Vectors (norms, biases) stay float32 and are not planned.
+Matrices of role embedding or head that no rule matches become int8 (with row scales where the group does not divide
+their width), tables of positions float16; a linear that none matches is an error, and so is a rule that never decides
+anything. Vectors (norms, biases) stay float32 and are not planned.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ FORMATS: dict[Keep, Literal["q8", "q4", "f16", "f32"]] = {
     "float16": "f16",
     "float32": "f32",
 }
+UNRULED = {  # what no rule matches
+    "embedding": Rule(keep="int8"),
+    "head": Rule(keep="int8"),
+    "position": Rule(keep="float16"),
+}
 
 
 @dataclass(frozen=True)
@@ -48,17 +54,19 @@ class Planned:
 
 
 def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, program: Program | Towers) -> dict[str, Planned]:
-    """What becomes of each matrix of the program, in its order. Raises RecipeError where rules and model do not fit."""
+    """What becomes of each matrix of the model, in its order. Raises RecipeError where rules and model do not fit."""
     chosen = _choose(rules, program)
     formats = {name: _format(name, rule, format) for name, rule in chosen.items()}
     widths = {name: program.weights[name].shape[1] for name in chosen}
     if group == "auto":
-        takers = [name for name, rule in chosen.items() if _takes_group(rule)]
+        takers = [name for name, rule in chosen.items() if rule in rules and _takes_group(rule)]
         group = _auto([widths[name] for name in takers], "t19" in [formats[name] for name in takers])
     planned: dict[str, Planned] = {}
     for name, rule in chosen.items():
         size = (rule.quantizer.group_size if rule.quantizer else None) or group
         quantizer = rule.quantizer.model_copy(update={"group_size": size}) if rule.quantizer else None
+        if rule not in rules and size != "row" and widths[name] % int(size):
+            size = "row"
         if rule.keep in ("float16", "float32") or size in ("row", "tensor"):
             planned[name] = Planned(quantizer, rule.keep, widths[name], formats[name])
             continue
@@ -88,7 +96,7 @@ def _choose(rules: Sequence[Rule], program: Program | Towers) -> dict[str, Rule]
         elif weight.role == "linear":
             raise RecipeError(f"no rule matches {name}; end the rules with one that matches '*'")
         else:
-            chosen[name] = Rule(keep="int8")
+            chosen[name] = UNRULED[weight.role]
     for index, rule in enumerate(rules):
         where = f"rule {index + 1} ({rule.match!r}, {' or '.join(rule.roles)})"
         if index not in reached:

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 Keep = Literal["int8", "int4", "float16", "float32"]
-Role = Literal["linear", "embedding", "head"]
+Role = Literal["linear", "embedding", "head", "position"]
 TernaryFormat = Literal["t2", "t19", "t5", "b1"]
 Divergence = Literal["forward", "reverse", "cakld", "eakld"]
 Activations = Literal["a16", "a8", "a4", "ternary"]
@@ -51,8 +51,9 @@ class Rule(Settings, frozen=True):
 
     Attributes:
         match: a pattern (* ? [..]) on the full tensor name, such as "model.layers.0.*" or "*.down_proj.weight".
-        role: "linear", "embedding", "head" or several: the matrices it may match. Without it a quantizer matches
-            linears only, so that "*" leaves embeddings and heads alone, and `keep` matches all.
+        role: "linear", "embedding", "head", "position" or several: the matrices it may match. Without it a quantizer
+            matches linears only, so that "*" leaves the others alone, and `keep` matches all. Of towers, the embeddings
+            are those of tokens and patches, the heads the projections behind the last block.
         quantizer: a name, or a name and its settings. Either this
         keep: or this: "int8", "int4", "float16" or "float32".
         format: how a quantizer's codes are stored, where it is not the recipe's `format`.
@@ -76,7 +77,7 @@ class Rule(Settings, frozen=True):
     def roles(self) -> tuple[Role, ...]:
         if self.role is not None:
             return self.role
-        return ("linear",) if self.quantizer else ("linear", "embedding", "head")
+        return ("linear",) if self.quantizer else ("linear", "embedding", "head", "position")
 
 
 class Reconstruct(Settings, frozen=True):
