@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from tercet import families
+from tercet.sources.towers import views
 
 __all__ = ["END", "FAMILIES", "config", "model", "peak", "pixels", "reference", "texts"]
 
@@ -39,12 +40,13 @@ VISION = {
     "image_size": 28,
     "patch_size": 8,
 }
-FAMILIES: dict[str, dict[str, Any]] = {"clip": {"projection_dim": 40}}
+FAMILIES: dict[str, dict[str, Any]] = {"clip": {"projection_dim": 40}, "siglip": {}}
+TEXT_OF = {"clip": {}, "siglip": {"projection_size": VISION["hidden_size"]}}
 
 
 def config(family: str, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None) -> dict[str, Any]:
     """What config.json of such a model holds; `text` and `vision` are added to the towers' configs."""
-    parts = {"text_config": {**TEXT, **(text or {})}, "vision_config": {**VISION, **(vision or {})}}
+    parts = {"text_config": {**TEXT, **TEXT_OF[family], **(text or {})}, "vision_config": {**VISION, **(vision or {})}}
     made = AutoConfig.for_model(family, **FAMILIES[family], **parts)
     made.architectures = [AutoModel._model_mapping[type(made)].__name__]
     return json.loads(json.dumps(made.to_dict()))
@@ -60,19 +62,19 @@ def model(
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             parameter.copy_(_draw(name, parameter, generator))
-    weights = families.towers(settings).weights
     state = {name: value.numpy().copy() for name, value in made.state_dict().items()}
-    return made.eval(), settings, {name: value.reshape(weights[name].shape) for name, value in state.items()}
+    tensors = dict(views(families.towers(settings), state))
+    return made.eval(), settings, tensors
 
 
 def _draw(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     noise = torch.randn(like.shape, generator=generator)
-    if name == "logit_scale":
-        return torch.full(like.shape, 3.5)
-    if "embedding" in name and "patch" not in name:
+    if name in ("logit_scale", "logit_bias"):
+        return torch.full(like.shape, {"logit_scale": 3.5, "logit_bias": -7.25}[name])
+    if ("embedding" in name and "patch" not in name) or "probe" in name:
         return noise
     if like.dim() >= 2:
-        gain = 4.0 if "fc2" in name else 2.0 if "q_proj" in name or "k_proj" in name else 1.0
+        gain = 4.0 if "fc2" in name else 2.0 if any(part in name for part in ("q_proj", "k_proj", "in_proj")) else 1.0
         return noise * (gain * like[0].numel() ** -0.5)
     if name.endswith("bias"):
         return noise * 0.3 - (1.5 if "fc1" in name else 0)

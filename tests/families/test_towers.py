@@ -25,6 +25,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "clip-eps": ("clip", {"text": {"layer_norm_eps": 0.03}, "vision": {"layer_norm_eps": 0.1}}),
     "clip-legacy-end": ("clip", {"text": {"eos_token_id": 2}}),
     "clip-whole-patches": ("clip", {"vision": {"image_size": 24}}),
+    "siglip": ("siglip", {}),
+    "siglip-gelu": ("siglip", {"text": GELU, "vision": GELU}),
+    "siglip-eps": ("siglip", {"text": {"layer_norm_eps": 0.03}, "vision": {"layer_norm_eps": 0.1}}),
     "clip-one-layer": ("clip", {"text": {"num_hidden_layers": 1}, "vision": {"num_hidden_layers": 3}}),
 }
 
@@ -115,14 +118,33 @@ def kind(*kinds: str) -> Callable[[Op], bool]:
     return lambda op: op.kind in kinds
 
 
+def other_probe(program: Program) -> Program:
+    """A row of the picture in the probe's place."""
+    return change(kind("constant"), kind="pick", row="first")(program)
+
+
+def one_pooling_head(program: Program) -> Program:
+    last = [op for op in program.ops if op.kind == "attention"][-1]
+    width = last.heads * last.head_dim
+    return change(lambda op: op is last, heads=1, kv_heads=1, head_dim=width)(program)
+
+
+def without_pooled_mlp(program: Program) -> Program:
+    """The sum of the pooled row and its MLP is the row alone."""
+    last = program.ops[-1]
+    return replace(program, ops=(*program.ops[:-1], replace(last, inputs=(last.inputs[0], last.inputs[0]))))
+
+
+BOTH = ("image", "text")
+POOLED = ("attention.q_proj", "attention.v_proj", "attention.out_proj", "layernorm", "mlp.fc1", "mlp.fc2")
 LINEARS = ("q_proj", "v_proj", "out_proj", "fc1", "fc2")  # a bias of keys moves all scores of a query alike
 SMALL = {"layer_norm_eps": 1e-5}
 FEATURES: dict[str, tuple[str, dict[str, Any], str, Switch]] = {
-    **{f"clip-{t}-{part}-bias": ("clip", {}, t, bias_of(part)) for t in ("image", "text") for part in LINEARS},
-    **{f"clip-{t}-{n}-bias": ("clip", {}, t, bias_of(n)) for t in ("image", "text") for n in ("norm1", "norm2")},
-    **{f"clip-{t}-positions": ("clip", {}, t, drop("position_embedding")) for t in ("image", "text")},
-    **{f"clip-{t}-quick-gelu": ("clip", {}, t, change(kind("activation"), function="gelu")) for t in ("image", "text")},
-    **{f"clip-{t}-mean": ("clip", {}, t, change(kind("layernorm"), kind="rmsnorm")) for t in ("image", "text")},
+    **{f"clip-{t}-{part}-bias": ("clip", {}, t, bias_of(part)) for t in BOTH for part in LINEARS},
+    **{f"clip-{t}-{n}-bias": ("clip", {}, t, bias_of(n)) for t in BOTH for n in ("norm1", "norm2")},
+    **{f"clip-{t}-positions": ("clip", {}, t, drop("position_embedding")) for t in BOTH},
+    **{f"clip-{t}-quick-gelu": ("clip", {}, t, change(kind("activation"), function="gelu")) for t in BOTH},
+    **{f"clip-{t}-mean": ("clip", {}, t, change(kind("layernorm"), kind="rmsnorm")) for t in BOTH},
     "clip-gelu": ("clip", {"text": GELU}, "text", change(kind("activation"), function="quick_gelu")),
     "clip-text-is-causal": ("clip", {}, "text", change(kind("attention"), causal=False)),
     "clip-image-is-not": ("clip", {}, "image", change(kind("attention"), causal=True)),
@@ -133,6 +155,17 @@ FEATURES: dict[str, tuple[str, dict[str, Any], str, Switch]] = {
     "clip-end-not-largest": ("clip", {}, "text", change(kind("pick"), token=-1)),
     "clip-end-not-last": ("clip", {}, "text", change(kind("pick"), row="last")),
     "clip-legacy-end": ("clip", {"text": {"eos_token_id": 2}}, "text", change(kind("pick"), token=2)),
+    **{f"siglip-{t}-positions": ("siglip", {}, t, drop("position_embedding")) for t in BOTH},
+    "siglip-patch-bias": ("siglip", {}, "image", bias_of("patch_embedding")),
+    "siglip-text-is-not-causal": ("siglip", {}, "text", change(kind("attention"), causal=True)),
+    "siglip-last-token": ("siglip", {}, "text", change(kind("pick"), row="first")),
+    "siglip-head-bias": ("siglip", {}, "text", bias_of("text_model.head")),
+    "siglip-gelu-tanh": ("siglip", {}, "text", change(kind("activation"), function="quick_gelu")),
+    "siglip-probe": ("siglip", {}, "image", other_probe),
+    "siglip-pooled-heads": ("siglip", {}, "image", one_pooling_head),
+    "siglip-pooled-mlp": ("siglip", {}, "image", without_pooled_mlp),
+    "siglip-post-norm": ("siglip", {}, "image", bias_of("post_layernorm")),
+    **{f"siglip-pooled-{part}-bias": ("siglip", {}, "image", bias_of(f"head.{part}")) for part in POOLED},
     "clip-eps": ("clip", {"text": {"layer_norm_eps": 0.1}}, "text", change(kind("layernorm"), eps=1e-5)),
 }
 

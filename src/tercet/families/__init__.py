@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tercet.errors import ModelError
-from tercet.families import clip, gemma3, llama, mistral, phi, qwen2, qwen3
+from tercet.families import clip, gemma3, llama, mistral, phi, qwen2, qwen3, siglip
 from tercet.families.decoder import DecoderSpec, build
 from tercet.families.settings import Settings
 from tercet.families.transforms import read_transforms
@@ -32,6 +32,7 @@ SUPPORTED: dict[str, str] = {model_type: family[0] for model_type, family in _FA
 
 _TOWERS: dict[str, tuple[str, Mapping[str, Any], Callable[[Settings], Towers], str]] = {
     "clip": ("CLIP", clip.DEFAULTS, clip.towers, "CLIPModel"),
+    "siglip": ("SigLIP, and SigLIP 2 of a fixed picture size", {}, siglip.towers, "SiglipModel"),
 }
 
 SUPPORTED_TOWERS: dict[str, str] = {model_type: family[0] for model_type, family in _TOWERS.items()}
@@ -75,6 +76,8 @@ def towers(config: Mapping[str, Any]) -> Towers:
     """The two towers of a model of pictures and texts; config and errors as for `program`."""
     settings = Settings(config, {})
     model_type = settings.raw("model_type")
+    if model_type == "siglip2":
+        raise ModelError("config.json: SigLIP 2's NaFlex variant is not supported; take one of a fixed picture size")
     if not isinstance(model_type, str) or model_type not in _TOWERS:
         raise settings.error("model_type", "a supported one: " + ", ".join(SUPPORTED_TOWERS))
     _, defaults, make, architecture = _TOWERS[model_type]

@@ -1,0 +1,61 @@
+"""Tensors of a model of pictures and texts, as our programs take them: views of what transformers stores.
+
+A convolution's kernel becomes the matrix of the same bytes, a probe or a scale a vector. nn.MultiheadAttention keeps
+q, k and v as one matrix `in_proj_weight`; here each third is a matrix of its own. Nothing is copied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.errors import FormatError
+from tercet.program import Towers
+
+__all__ = ["views"]
+
+Floats = NDArray[np.float32]
+THIRDS = "qkv"
+
+
+def views(towers: Towers, stored: Mapping[str, Floats]) -> Mapping[str, Floats]:
+    """Each tensor the towers read, by our name and in our shape, looked up when it is asked for.
+
+    Args:
+        stored: by transformers' names.
+
+    Raises KeyError for a name, when it is asked for, that is not there, and FormatError for one of another size.
+    """
+    return _Views(stored, {name: weight.shape for name, weight in towers.weights.items()})
+
+
+class _Views(Mapping[str, Floats]):
+    def __init__(self, stored: Mapping[str, Floats], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._stored, self._shapes = stored, shapes
+
+    def __getitem__(self, name: str) -> Floats:
+        shape = self._shapes[name]
+        module, _, parameter = name.rpartition(".")
+        before, _, part = module.rpartition(".")
+        fused = f"{before}.in_proj_{parameter}"
+        if part in ("q_proj", "k_proj", "v_proj") and name not in self._stored and fused in self._stored:
+            third = THIRDS.index(part[0])
+            return _shaped(self._stored[fused], (3, *shape), fused)[third]
+        return _shaped(self._stored[name], shape, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+def _shaped(values: Floats, shape: tuple[int, ...], name: str) -> Floats:
+    if values.size != math.prod(shape):
+        raise FormatError(
+            f"{name} is {list(values.shape)}; the config asks for {math.prod(shape)} values: {list(shape)}"
+        )
+    return values.reshape(shape)
