@@ -36,10 +36,12 @@ def block_ops(program: Program) -> list[tuple[Op, ...]]:
     """
     cuts = [0]
     for names in program.blocks:
-        last = max(i for i, op in enumerate(program.ops) if op.weight in names)
-        while program.ops[last + 1].kind == "add" or program.ops[last + 1].inputs == (program.ops[last + 1].output,):
-            last += 1  # a norm in place and the sums of the residual still belong to the block
-        cuts.append(last + 1)
+        end = max(i for i, op in enumerate(program.ops) if op.weight in names) + 1
+        for op in program.ops[end:]:
+            if op.kind != "add" and op.inputs != (op.output,):
+                break
+            end += 1  # a norm in place and the sums of the residual still belong to the block
+        cuts.append(end)
     return [program.ops[start:end] for start, end in pairwise(cuts)]
 
 

@@ -1,7 +1,8 @@
 """SigLIP, and SigLIP 2 of a fixed picture size, which is the same model: texts are read in both directions and taken at
 their last token, padding or not; pictures are pooled by attention; logits have a bias.
 
-What transformers calls siglip2 is the NaFlex variant: pictures of any shape, positions resized to match. It is not built.
+What transformers calls siglip2 is the NaFlex variant, which is not built: pictures of any shape, positions resized to
+match.
 """
 
 from __future__ import annotations

@@ -42,8 +42,9 @@ class _Views(Mapping[str, Floats]):
         before, _, part = module.rpartition(".")
         fused = f"{before}.in_proj_{parameter}"
         if part in ("q_proj", "k_proj", "v_proj") and name not in self._stored and fused in self._stored:
-            third = THIRDS.index(part[0])
-            return _shaped(self._stored[fused], (3, *shape), fused)[third]
+            thirds: Floats = _shaped(self._stored[fused], (3, *shape), fused)
+            own: Floats = thirds[THIRDS.index(part[0])]
+            return own
         return _shaped(self._stored[name], shape, name)
 
     def __iter__(self) -> Iterator[str]:
