@@ -33,7 +33,7 @@ def test_compare_writes_one_table(source: Path, text: Path, recipes: list[Path],
     shown = tercet("compare", source, recipes[0], "-o", out, *texts)
     assert shown.exit_code == 0, shown.stderr
     assert "first" in shown.stdout
-    assert f"{first['bits_per_ternary_weight']:.2f}" in shown.stdout
+    assert f"{first['bits_per_linear_weight']:.2f}" in shown.stdout
 
 
 def test_what_is_called_twice_is_refused(source: Path, text: Path, recipes: list[Path], tmp_path: Path) -> None:

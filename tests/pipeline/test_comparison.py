@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -146,9 +147,30 @@ def test_a_row_says_what_eval_says(source: sources.Source, tmp_path: Path, monke
     found = result["rows"][0]
     for name in ("perplexity", "kl", "top1_agreement"):
         assert found[name] == pytest.approx(packed[name], rel=1e-6)
-    assert found["bits_per_ternary_weight"] == 2.5
+    assert found["bits_per_linear_weight"] == 2.5
     assert result["original"]["perplexity"] == pytest.approx(original["perplexity"], rel=1e-6)
     assert found["against_original"] == pytest.approx(packed["perplexity"] / original["perplexity"], rel=1e-6)
+
+
+def test_what_is_kept_in_more_bits_counts(
+    source: sources.Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison.run, "plots", lambda *_: None)
+    rules = [{"match": "model.layers.0.*", "keep": "float16"}, {"quantizer": "l2"}]
+    first = compare_methods(source, [Entry("hybrid", recipe("l2", rules=rules))], tmp_path / "out")["rows"][0]
+    program = families.program(source.config)
+    sizes = {name: np.prod(program.weights[name].shape) for name in program.linears}
+    bits = sum(size * (16 if ".layers.0." in name else 2.5) for name, size in sizes.items()) / sum(sizes.values())
+    assert first["bits_per_linear_weight"] == pytest.approx(bits)
+
+
+def test_nothing_lies_below_the_front() -> None:
+    points = [(2.5, 70.0), (1.7, 500.0), (2.25, 80.0), (2.25, 100.0), (2.4, 60.0), (4.0, 59.0)]
+    rows = [(at, {"bits_per_linear_weight": x, "perplexity": y}) for at, (x, y) in enumerate(points)]
+    axes = Mock()
+    comparison.plots._front(axes, rows)
+    xs, ys = axes.step.call_args.args
+    assert list(zip(xs, ys, strict=True)) == [(1.7, 500.0), (2.25, 80.0), (2.4, 60.0), (4.0, 59.0)]
 
 
 def test_it_goes_on_where_it_was_stopped(
@@ -179,7 +201,7 @@ def test_billm_counts_every_bit(source: sources.Source, tmp_path: Path) -> None:
     assert BILLM.recipe.calibrate is not None
     cut, _ = start.calibration_windows(source, program, BILLM.recipe.calibrate, None)
     dense = billm_dense(program, tensors, plan, cut, BILLM.recipe.calibrate)
-    assert found["bits_per_ternary_weight"] == pytest.approx(dense.bits_per_weight)
+    assert found["bits_per_linear_weight"] == pytest.approx(dense.bits_per_weight)
     embedding = "model.embed_tokens.weight"
     kept = 8 * pack(rounded(tensors[embedding], plan[embedding]), "q8").nbytes
     norms = sum(32 * tensors[name].size for name, weight in program.weights.items() if weight.role == "vector")
@@ -258,7 +280,7 @@ def test_what_has_not_converged_is_marked(
 ) -> None:
     journal = [{"step": step, "perplexity": value} for step, value in perplexities.items()]
     measured = dict.fromkeys(
-        ("kl", "top1_agreement", "bits_per_ternary_weight", "bits_per_weight", "zero_share", "file_mb", "cpu_seconds"),
+        ("kl", "top1_agreement", "bits_per_linear_weight", "bits_per_weight", "zero_share", "file_mb", "cpu_seconds"),
         1.0,
     )
     found = {**measured, "perplexity": perplexity, "journal": journal, "lr": 1.0, "runs_on": "engine"}

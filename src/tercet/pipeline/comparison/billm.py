@@ -49,7 +49,7 @@ def measured(recipe: Recipe, shop: Workshop, exam: Exam) -> dict[str, Any]:
     weights = sum(tensors[name].size for name in program.weights)
     return {
         **exam.quality(FloatModel(model)),
-        "bits_per_ternary_weight": dense.bits_per_weight,
+        "bits_per_linear_weight": dense.bits_per_weight,
         "bits_per_weight": 8 * size / weights,
         "zero_share": None,
         "file_mb": (size + sum(len(data) for data in source.tokenizer_files().values())) / 1e6,

@@ -51,7 +51,8 @@ class Exam:
         self.source, self.settings, self.work, self.threads, self.step = source, settings, work, threads, step
         tokenizer = Tokenizer.open(source.folder)
         prefix = tokenizer.encode("")
-        context = min(settings.context, families.program(source.config).context)
+        program = families.program(source.config)
+        context, self.linears = min(settings.context, program.context), set(program.linears)
         self.test, self.validation = (
             spread(windows(tokenizer.encode(text.content)[len(prefix) :], context, prefix=prefix), settings.tokens)
             for text in texts
@@ -62,9 +63,11 @@ class Exam:
     def packed(self, folder: Path) -> dict[str, Any]:
         """What the table says of a packed folder, run by the engine."""
         inside = contents(folder)
+        linears = [tensor for tensor in inside.tensors if tensor.name in self.linears]
         return {
             **self.quality(EngineModel(Engine.open(folder, threads=self.threads))),
-            "bits_per_ternary_weight": inside.bits_per_ternary_weight,
+            # Of all the blocks' matrices, so that one kept in more bits counts as what it is.
+            "bits_per_linear_weight": 8 * sum(t.bytes for t in linears) / sum(t.weights for t in linears),
             "bits_per_weight": inside.bits_per_weight,
             "zero_share": inside.zero_share,
             "file_mb": inside.file_mb,

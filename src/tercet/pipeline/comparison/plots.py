@@ -1,7 +1,7 @@
 """The comparison as pictures: what perplexity costs in time and in size, and how errors fall.
 
     perplexity-time.png     perplexity against CPU minutes
-    perplexity-size.png     perplexity against bits a weight, and against the file
+    perplexity-size.png     perplexity against bits a weight, with the Pareto front, and against the file
     iterations.png          k-means' relative error by iteration and the loss by step: Figure 2 of Crulis et al.
 
 A loss of one kind says nothing beside a loss of another; each curve is to be read by itself. Rows beyond 1000 times the
@@ -38,7 +38,8 @@ def plots(result: Mapping[str, Any], out: Path) -> list[Path]:
         _scatter(panels[0], near, lambda row: row["cpu_seconds"] / 60, "CPU minutes")
 
     def against_size(panels: Sequence[Any]) -> None:
-        _scatter(panels[0], near, lambda row: row["bits_per_ternary_weight"], "bits a quantized weight")
+        _scatter(panels[0], near, lambda row: row["bits_per_linear_weight"], "bits a weight of the blocks")
+        _front(panels[0], near)
         _scatter(panels[1], near, lambda row: row["file_mb"], "file, MB")
 
     def by_iteration(panels: Sequence[Any]) -> None:
@@ -93,6 +94,16 @@ def _scatter(axes: Any, rows: Sequence[Numbered], place: Callable[[Mapping[str, 
         axes.errorbar(x, y, yerr=row["spread"] or 0, markersize=8, label=f"{number} {row['name']}", **look)
         _name(axes, number, x, y)
     axes.set(yscale="log", xlabel=label)
+
+
+def _front(axes: Any, rows: Sequence[Numbered]) -> None:
+    """The Pareto front: the least perplexity at so many bits or fewer."""
+    best: list[tuple[float, float]] = []
+    for bits, perplexity in sorted((row["bits_per_linear_weight"], row["perplexity"]) for _, row in rows):
+        if not best or perplexity < best[-1][1]:
+            best.append((bits, perplexity))
+    if best:
+        axes.step(*zip(*best, strict=True), where="post", color="black", alpha=0.3, linewidth=1)
 
 
 def _losses(axes: Any, rows: Sequence[Numbered]) -> None:

@@ -94,7 +94,7 @@ def row(entry: Entry, kept: Mapping[str, Any], original: float) -> dict[str, Any
     }
     if runs:
         found["lr"] = runs[0]["lr"]
-        names = ("perplexity", "kl", "top1_agreement", "bits_per_ternary_weight", "bits_per_weight", "zero_share")
+        names = ("perplexity", "kl", "top1_agreement", "bits_per_linear_weight", "bits_per_weight", "zero_share")
         found |= {name: _mean([each[name] for each in runs]) for name in (*names, "file_mb", "cpu_seconds")}
         found |= {"spread": _spread([each["perplexity"] for each in runs]), "runs_on": runs[0]["runs_on"]}
         found["against_original"] = None if found["perplexity"] is None else found["perplexity"] / original

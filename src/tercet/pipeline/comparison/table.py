@@ -10,7 +10,7 @@ from tercet.evaluate.rows import number
 __all__ = ["cells", "page"]
 
 HEADINGS = (
-    "", "method", "begins with", "perplexity", "x original", "KL", "top-1", "bits a weight (quantized)", "bits (all)",
+    "", "method", "begins with", "perplexity", "x original", "KL", "top-1", "bits a weight (blocks)", "bits (all)",
     "file MB", "zeros", "CPU min", "lr", "marks",
 )  # fmt: skip
 STARTS = {("own", False): "rounding", ("own", True): "its own start", ("calibrated", True): "our calibration"}
@@ -61,7 +61,7 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
         number(row["against_original"]),
         number(row["kl"]),
         f"{row['top1_agreement']:.1%}",
-        _digits(row["bits_per_ternary_weight"]),
+        _digits(row["bits_per_linear_weight"]),
         f"{row['bits_per_weight']:.2f}",
         f"{row['file_mb']:.1f}",
         "" if row["zero_share"] is None else f"{row['zero_share']:.0%}",
