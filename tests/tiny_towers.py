@@ -8,6 +8,7 @@ last pixels fill no patch.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+import tiny
 from tercet import families
 from tercet.sources.towers import views
 
-__all__ = ["END", "FAMILIES", "config", "model", "peak", "pixels", "reference", "texts"]
+__all__ = ["END", "FAMILIES", "config", "draw", "model", "peak", "pixels", "reference", "save_folder", "texts"]
 
 END = 90  # the id of a text's end; larger ones exist
 TEXT = {
@@ -61,16 +63,19 @@ def model(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
-            parameter.copy_(_draw(name, parameter, generator))
+            parameter.copy_(draw(name, parameter, generator))
     state = {name: value.numpy().copy() for name, value in made.state_dict().items()}
     tensors = dict(views(families.towers(settings), state))
     return made.eval(), settings, tensors
 
 
-def _draw(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def draw(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Random values for a parameter, of a size that its name decides."""
     noise = torch.randn(like.shape, generator=generator)
     if name in ("logit_scale", "logit_bias"):
         return torch.full(like.shape, {"logit_scale": 3.5, "logit_bias": -7.25}[name])
+    if name.endswith(("proj", "text_projection")):  # open_clip's, [in, out]
+        return noise * len(like) ** -0.5
     if ("embedding" in name and "patch" not in name) or "probe" in name:
         return noise
     if like.dim() >= 2:
@@ -79,6 +84,14 @@ def _draw(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Te
     if name.endswith("bias"):
         return noise * 0.3 - (1.5 if "fc1" in name else 0)
     return 0.5 + torch.rand(like.shape, generator=generator)
+
+
+def save_folder(path: Path, family: str, **parts: dict[str, Any]) -> Path:
+    """A folder as transformers writes it, with a tokenizer and a processor's settings. Returns it."""
+    model(family, **parts)[0].save_pretrained(path)
+    tiny.tokenizer().save(str(path / "tokenizer.json"))
+    (path / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": VISION["image_size"]}}))
+    return path
 
 
 def pixels(count: int = 5, size: int = VISION["image_size"], seed: int = 0) -> NDArray[np.float32]:

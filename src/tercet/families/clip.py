@@ -2,6 +2,10 @@
 
 Where the end of the text is, transformers decides by eos_token_id: at the first token of that id; but 2, which older
 configs hold by mistake, means the largest id of the text, as OpenAI's own code has it.
+
+open_clip has CLIPs that transformers has not. They are said by words of ours, absent in transformers' configs (see
+`tercet.sources.open_clip`): text_config.causal, text_config.pool "end", "first" or "last", text_config.projection_bias,
+and logit_bias.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from typing import Any
 
 from tercet.families.settings import Settings
 from tercet.families.tower import Head, TowerSpec, build, read_layers, read_patches, read_tokens
-from tercet.program import Towers
+from tercet.program import Row, Towers
 
 __all__ = ["DEFAULTS", "towers"]
 
@@ -23,6 +27,8 @@ TEXT = {
     "num_attention_heads": 8,
     "max_position_embeddings": 77,
     "eos_token_id": 49407,
+    "causal": True,
+    "pool": "end",
 }
 VISION = {
     **LAYERS,
@@ -34,13 +40,12 @@ VISION = {
     "patch_size": 32,
 }
 DEFAULTS = {"projection_dim": 512}
+POOLS: dict[str, Row] = {"end": "end", "first": "first", "last": "last"}
 
 
 def towers(config: Settings) -> Towers:
     text, vision = _part(config, "text", TEXT), _part(config, "vision", VISION)
     dim = config.integer("projection_dim", 1, 1 << 17)
-    tokens = read_tokens(text)
-    end = text.integer("eos_token_id", 0, tokens.vocab - 1)
     patches, image_size, patch_size = read_patches(vision, biased=False, class_row=True)
     image_tower = TowerSpec(
         family="clip",
@@ -50,17 +55,30 @@ def towers(config: Settings) -> Towers:
         head=Head("vision_model.post_layernorm", dim, row="first", projection="visual_projection"),
         first_norm="vision_model.pre_layrnorm",  # transformers' own spelling
     )
+    tokens = read_tokens(text)
+    row = text.choice("pool", POOLS)
     text_tower = TowerSpec(
         family="clip",
         name="text_model",
         layers=read_layers(text),
         input=tokens,
         head=Head(
-            "text_model.final_layer_norm", dim, row="end", token=-1 if end == 2 else end, projection="text_projection"
+            "text_model.final_layer_norm",
+            dim,
+            row=row,
+            token=_end(text, tokens.vocab) if row == "end" else -1,
+            projection="text_projection",
+            biased=text.flag("projection_bias"),
         ),
-        causal=True,
+        causal=text.flag("causal"),
     )
-    return Towers(build(image_tower), build(text_tower), image_size, patch_size)
+    bias = "logit_bias" if config.flag("logit_bias") else ""
+    return Towers(build(image_tower), build(text_tower), image_size, patch_size, bias=bias)
+
+
+def _end(text: Settings, vocab: int) -> int:
+    token = text.integer("eos_token_id", 0, max(2, vocab - 1))
+    return -1 if token == 2 else token
 
 
 def _part(config: Settings, tower: str, defaults: dict[str, Any]) -> Settings:

@@ -1,4 +1,4 @@
-"""A model folder in transformers' layout, checked: what `resolve` hands out.
+"""A model folder in transformers' layout, or of a CLIP in open_clip's, checked: what `resolve` hands out.
 
 Refused by name: pickled weights (they run code when opened), shards outside the folder, adapters (transformers would
 follow them to another model), weights that are quantized already. `auto_map` names Python files of the folder; it is
@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 
 from tercet.artifact import strict_json
 from tercet.errors import FormatError, ModelError
+from tercet.families import SUPPORTED_TOWERS, towers
+from tercet.sources import open_clip
+from tercet.sources.open_clip_names import renamed
 from tercet.sources.tensors import Tensors
+from tercet.sources.towers import views
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["Source", "from_folder", "sha256", "weight_files"]
 
 MAX_JSON = 64_000_000
+TEXTS = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    open_clip.CONFIG, "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -36,8 +44,9 @@ class Source:
 
     Attributes:
         name: what the user called it.
-        folder: transformers layout: config.json, *.safetensors, tokenizer.json, tokenizer_config.json.
-        config: the parsed config.json, without auto_map.
+        folder: transformers' layout: config.json, *.safetensors, tokenizer.json, tokenizer_config.json; or open_clip's:
+            open_clip_config.json, open_clip_model.safetensors and the same files of the tokenizer.
+        config: the parsed config.json, without auto_map; what it would be, where it is open_clip's.
         fingerprint: SHA-256 of what the model is made from, hexadecimal.
         origin: where it came from, as written into a converted model's config.json.
     """
@@ -49,8 +58,11 @@ class Source:
     origin: dict[str, Any]
 
     def tensors(self) -> Mapping[str, NDArray[np.float32]]:
-        """Tensors by state-dict name, float32, each read from the file when asked for."""
-        return Tensors(weight_files(self.folder))
+        """Tensors by state-dict name, float32, each read from the file when asked for. Those of a model of pictures and
+        texts have the names and shapes of `families.towers` (`tercet.sources.towers`)."""
+        if self.config["model_type"] not in SUPPORTED_TOWERS:
+            return Tensors(weight_files(self.folder))
+        return views(towers(self.config), _stored(self.folder))
 
     def model(self) -> PreTrainedModel:
         """The transformers model: float32, eval mode. Raises ModelError where transformers cannot make it."""
@@ -59,7 +71,8 @@ class Source:
         return load(self.folder)
 
     def tokenizer_files(self) -> dict[str, bytes]:
-        """tokenizer.json and tokenizer_config.json, the latter with the chat template folded in."""
+        """tokenizer.json and tokenizer_config.json, the latter with the chat template folded in; of a model of pictures
+        and texts preprocessor_config.json too, where the folder says how pictures are prepared."""
         settings = _json(self.folder / "tokenizer_config.json", {})
         settings.pop("auto_map", None)
         template = self.folder / "chat_template.jinja"
@@ -70,8 +83,10 @@ class Source:
             raise FormatError(
                 f"{self.folder}: no tokenizer.json; save the tokenizer in the fast format beside the model"
             )
-        text = json.dumps(settings, ensure_ascii=False, indent=2).encode()
-        return {"tokenizer.json": _bytes(tokenizer), "tokenizer_config.json": text}
+        files = {"tokenizer.json": _bytes(tokenizer), "tokenizer_config.json": _text(settings)}
+        if self.config["model_type"] in SUPPORTED_TOWERS and (pictures := _preprocessor(self.folder, self.config)):
+            files["preprocessor_config.json"] = _text(pictures)
+        return files
 
     def generation(self) -> dict[str, Any]:
         """{"eos_token_id": [ids that end a generation]}, plus bos_token_id where there is one."""
@@ -85,7 +100,7 @@ class Source:
 
 def from_folder(folder: Path, name: str, origin: dict[str, Any], fingerprint: str | None = None) -> Source:
     """Check `folder` and describe it; the fingerprint is that of its files unless the caller knows better."""
-    config = _json(folder / "config.json")
+    config = _config(folder)
     config.pop("auto_map", None)
     if (folder / "adapter_config.json").exists():
         raise ModelError(f"{folder}: an adapter, not a whole model; merge it into its base model and save that")
@@ -95,11 +110,17 @@ def from_folder(folder: Path, name: str, origin: dict[str, Any], fingerprint: st
         raise FormatError(f"{folder / 'config.json'}: no model_type; this is not a transformers model")
     files = weight_files(folder)
     Tensors(files)  # every header is checked here, once, before anything else may open the files
+    if _is_open_clip(folder):
+        _stored(folder)
     return Source(name, folder, config, fingerprint or _fingerprint(folder, files), origin)
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The model's safetensors files. Raises FormatError: none, only pickles, or an index that leaves the folder."""
+    if _is_open_clip(folder):
+        found = [name for name in open_clip.WEIGHTS if (folder / name).exists()]
+        if found:
+            return [_inside(folder, found[0])]
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
     if single.exists() or not index.exists():
@@ -138,11 +159,40 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _fingerprint(folder: Path, files: list[Path]) -> str:
     digest = hashlib.sha256()
-    texts = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-    for path in [*(folder / name for name in texts), *files]:
+    for path in [*(folder / name for name in TEXTS), *files]:
         if path.is_file():
             digest.update(path.name.encode() + bytes.fromhex(sha256(path)))
     return digest.hexdigest()
+
+
+def _is_open_clip(folder: Path) -> bool:
+    """Whether open_clip's config is the one to go by: transformers', where there is one, is."""
+    return (folder / open_clip.CONFIG).is_file() and "model_type" not in _json(folder / "config.json", {})
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    if _is_open_clip(folder):
+        return open_clip.config(_json(folder / open_clip.CONFIG))
+    return _json(folder / "config.json")
+
+
+def _stored(folder: Path) -> Mapping[str, NDArray[np.float32]]:
+    """Tensors by transformers' names."""
+    files = weight_files(folder)
+    return renamed(Tensors(files), str(files[0])) if _is_open_clip(folder) else Tensors(files)
+
+
+def _preprocessor(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What preprocessor_config.json says; newer transformers write it into processor_config.json. Empty: nothing."""
+    if _is_open_clip(folder):
+        return open_clip.preprocessor(_json(folder / open_clip.CONFIG), towers(config).image_size)
+    own = _json(folder / "preprocessor_config.json", {})
+    if not own:
+        own = _json(folder / "processor_config.json", {}).get("image_processor", {})
+    if not isinstance(own, dict):
+        raise FormatError(f"{folder / 'processor_config.json'}: image_processor is no object; get the file again")
+    own.pop("auto_map", None)
+    return own
 
 
 def sha256(path: Path) -> str:
@@ -155,6 +205,10 @@ def sha256(path: Path) -> str:
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
     return digest.hexdigest()
+
+
+def _text(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=2).encode()
 
 
 def _bytes(path: Path) -> bytes:
