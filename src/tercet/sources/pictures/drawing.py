@@ -51,7 +51,8 @@ def mask(shape: str, radius: int) -> NDArray[np.uint8]:
     count = 2 * radius * POINTS
     points = (np.arange(count) * 2 + 1 - count) / count  # symmetric about 0
     inside = _inside(shape, points[None, :], points[:, None])
-    return inside.reshape(2 * radius, POINTS, 2 * radius, POINTS).sum((1, 3)).astype(np.uint8)
+    cover: NDArray[np.uint8] = inside.reshape(2 * radius, POINTS, 2 * radius, POINTS).sum((1, 3)).astype(np.uint8)
+    return cover
 
 
 def _inside(shape: str, x: Plane, y: Plane) -> NDArray[np.bool_]:
