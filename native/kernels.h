@@ -80,9 +80,10 @@ typedef struct {
     int32_t heads, kv_heads, head_dim;
     int32_t window;   // keys a token sees, itself included; 0: all before it
     float scale;      // multiplies q.k
+    int32_t keys;     // not 0: every token sees this many, whatever its position
 } tercet_attention;
 
-typedef enum { TERCET_SILU = 0, TERCET_GELU = 1, TERCET_GELU_TANH = 2 } tercet_activation;
+typedef enum { TERCET_SILU = 0, TERCET_GELU = 1, TERCET_GELU_TANH = 2, TERCET_QUICK_GELU = 3 } tercet_activation;
 
 typedef struct {
     const char* name;
@@ -121,6 +122,7 @@ typedef struct {
     void (*attention)(const tercet_attention* a, const tercet_kv* kv, const float* q, float* out, int32_t n,
                       int64_t position, int32_t head, int32_t heads);
 
+    // y may be x, gate or up, a or b.
     void (*activate)(int32_t activation, const float* x, int64_t n, float* y);
     void (*gated)(int32_t activation, const float* gate, const float* up, int64_t n, float* y); // act(gate) * up
     void (*add)(const float* a, const float* b, int64_t n, float* y);

@@ -1,5 +1,5 @@
 // Attention over a KV cache, in blocks of 64 keys aligned to absolute position. The order of every sum depends on the
-// query's position alone: not on chunks, batches or threads.
+// query's position alone (on the number of keys where it sees all): not on chunks, batches or threads.
 //   scores: a lane is a key, dimensions ascending by fma; times the key's scale (int8), then times `scale`
 //   online softmax: m' = max(m, block), c = exp(m - m'), p = exp(s - m'), l = fma(l, c, tree(p0+p1 + p2+p3))
 //   values: a lane is a dimension, o = o*c, then o = fma(p, v, o), keys ascending; int8: p times the value's scale
@@ -277,7 +277,7 @@ void attention(const tercet_attention* a, const tercet_kv* kv, const float* q, f
             const int64_t at = (token * a->heads + query) * a->head_dim;
             s.q[i] = q + at;
             s.out[i] = out + at;
-            s.last[i] = position + token;
+            s.last[i] = a->keys ? a->keys - 1 : position + token;
             s.first[i] = a->window > 0 && s.last[i] >= a->window ? s.last[i] - a->window + 1 : 0;
         }
         switch (kv->type) {

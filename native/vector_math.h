@@ -74,6 +74,7 @@ template <class V>
 V activation(int32_t function, V x) {
     const V one = V::set(1.0f), half = V::set(0.5f);
     if (function == TERCET_SILU) return x / (one + exp(-x));
+    if (function == TERCET_QUICK_GELU) return x / (one + exp(x * V::set(-1.702f)));
     if (function == TERCET_GELU) return half * x * (one + erf(x * V::set(0x1.6a09e6p-1f)));
     const V inner = V::set(0x1.988454p-1f) * fma(x * x * x, V::set(0.044715f), x); // sqrt(2/pi)
     return half * x * (one + tanh(inner));

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tiny
+import tiny_towers
 from tercet import families
 from tercet.packing import PackedTensor, pack, unpack
-from tercet.program import Program
+from tercet.program import Program, Towers, Weight
 from tercet.tensor import IntTensor, TernaryTensor
 
-__all__ = ["floats", "model"]
+__all__ = ["floats", "model", "towers"]
 
 Tensors = dict[str, PackedTensor | NDArray[np.float32]]
 
@@ -22,16 +23,32 @@ def model(family: str = "llama", linear: str = "t2", group: int = 32, **override
     """The program and its tensors: linears in `linear`, embedding and head int8; a shift on every second ternary."""
     _, config, state = tiny.model(family, **overrides)
     program = families.program(config)
+    return program, _packed(program.weights, state, linear, group)
+
+
+def towers(
+    family: str = "clip", linear: str = "t2", group: int | None = None, **parts: Any
+) -> tuple[Towers, Tensors, dict[str, Any]]:
+    """Both towers, their tensors and the config: linears and patches in `linear`, a scale a row where `group` is None."""
+    _, config, state = tiny_towers.model(family, **parts)
+    made = families.towers(config)
+    return made, _packed(made.weights, state, linear, group), config
+
+
+def _packed(weights: dict[str, Weight], state: dict[str, Any], linear: str, group: int | None) -> Tensors:
     tensors: Tensors = {}
-    for index, (name, weight) in enumerate(program.weights.items()):
+    for index, (name, weight) in enumerate(weights.items()):
         value = state[name].astype(np.float32)
+        columns = group or value.shape[-1]
         if weight.role == "vector":
             tensors[name] = value
-        elif weight.role == "linear":
-            tensors[name] = _linear(value, linear, group, shifted=index % 2 == 0)
+        elif weight.role == "linear" or (weight.role == "embedding" and "patch" in name):
+            tensors[name] = _linear(value, linear, columns, shifted=index % 2 == 0)
+        elif weight.role == "position":
+            tensors[name] = pack(value, "f16")
         else:
-            tensors[name] = pack(IntTensor.quantize(value, 8, group), "q8")
-    return program, tensors
+            tensors[name] = pack(IntTensor.quantize(value, 8, columns), "q8")
+    return tensors
 
 
 def floats(tensors: Tensors) -> dict[str, NDArray[np.float32]]:

@@ -173,6 +173,108 @@ inline __attribute__((always_inline)) void columns_block(Panel& p, int block) {
     }
 }
 
+// The panel's rows of y, and what is added to them.
+class Rows {
+  public:
+    explicit Rows(const Panel& panel) : p(panel), row(panel.tile * TERCET_ROWS) {
+        for (int r = 0; r < PANEL; r++) {
+            const int32_t left = p.w->rows - row - r * TERCET_ROWS;
+            lanes[r] = (__mmask16)(left < TERCET_ROWS ? (1 << left) - 1 : 0xffff);
+            bias[r] = p.bias ? _mm512_maskz_loadu_ps(lanes[r], p.bias + row + r * TERCET_ROWS) : _mm512_setzero_ps();
+        }
+    }
+
+    inline __attribute__((always_inline)) void store(int32_t token, __m512 first, __m512 second) const {
+        float* out = p.y + token * p.y_stride + row;
+        _mm512_mask_storeu_ps(out, lanes[0], p.bias ? _mm512_add_ps(first, bias[0]) : first);
+        _mm512_mask_storeu_ps(out + TERCET_ROWS, lanes[1], p.bias ? _mm512_add_ps(second, bias[1]) : second);
+    }
+
+  private:
+    const Panel& p;
+    const int32_t row;
+    __mmask16 lanes[PANEL];
+    __m512 bias[PANEL];
+};
+
+// Turns whole sums to results, a few tokens at a time, while the next ones' products are under way.
+class Finish {
+  public:
+    explicit Finish(const Panel& panel) : p(panel), rows(panel) {
+        for (int r = 0; r < PANEL; r++) {
+            alpha[r] = _mm512_load_ps(p.alpha[0][r]);
+            if (p.w->shift) gamma[r] = _mm512_load_ps(p.gamma[0][r]);
+        }
+    }
+
+    // `count` blocks from `block` on are summed up.
+    void begin(int block, int count, const int32_t (*block_sums)[PANEL][TERCET_ROWS]) {
+        sums = block_sums;
+        first = p.token_of(block);
+        jump = count > 1 ? p.token_of(block + 1) - first - p.size : 0;
+        at = 0;
+        end = count * p.size;
+    }
+
+    inline __attribute__((always_inline)) void tokens(int count) {
+        for (const int stop = at + count < end ? at + count : end; at < stop; at++) {
+            const int32_t token = first + at + (at < p.size ? 0 : jump);
+            const __m512 sx = _mm512_set1_ps(p.x->scale[token]);
+            __m512 y[PANEL];
+            for (int r = 0; r < PANEL; r++)
+                y[r] = _mm512_fmadd_ps(_mm512_mul_ps(sx, alpha[r]), _mm512_cvtepi32_ps(_mm512_load_si512(sums[at][r])),
+                                       _mm512_setzero_ps());
+            if (p.w->shift)
+                for (int r = 0; r < PANEL; r++)
+                    y[r] = _mm512_fmadd_ps(_mm512_mul_ps(sx, gamma[r]), _mm512_set1_ps((float)p.x->sum[token]), y[r]);
+            rows.store(token, y[0], y[1]);
+        }
+    }
+
+  private:
+    const Panel& p;
+    const Rows rows;
+    __m512 alpha[PANEL], gamma[PANEL];
+    const int32_t (*sums)[PANEL][TERCET_ROWS] = nullptr;
+    int32_t first = 0, jump = 0;
+    int at = 0, end = 0;
+};
+
+// A blocks of tokens with the chunk, added to `sums` or, where it is the first, written there. Results before it are
+// finished meanwhile.
+template <int A>
+inline __attribute__((always_inline)) void rows_block(Panel& p, int block, int32_t (*sums)[PANEL][TERCET_ROWS],
+                                                      Finish& finish) {
+    const int8_t* x = p.x->codes + p.token_of(block) * p.x->stride + p.column;
+    const int64_t second = (p.token_of(block + 1) - p.token_of(block)) * p.x->stride;
+    constexpr int64_t pitch = sizeof sums[0];
+    if (p.column == 0) {
+        zero_tile<0>();
+        zero_tile<1>();
+        zero_tile<2>();
+        zero_tile<3>();
+    } else {
+        load_tile<0>(sums[0][0], pitch);
+        load_tile<1>(sums[0][1], pitch);
+        if constexpr (A == 2) {
+            load_tile<2>(sums[p.size][0], pitch);
+            load_tile<3>(sums[p.size][1], pitch);
+        }
+    }
+    const int steps = (p.end - p.column + p.step - 1) / p.step, share = (A * p.size + steps - 1) / steps;
+    for (int i = 0; i < steps; i++) {
+        add_products<0, A>(p, x + i * p.step, second, i * p.step / 4, 1);
+        finish.tokens(share);
+    }
+    finish.tokens(2 * WIDE_TOKENS);
+    store_tile<0>(sums[0][0], pitch);
+    store_tile<1>(sums[0][1], pitch);
+    if constexpr (A == 2) {
+        store_tile<2>(sums[p.size][0], pitch);
+        store_tile<3>(sums[p.size][1], pitch);
+    }
+}
+
 } // namespace
 
 void multiply_groups(Panel& p) {
@@ -194,6 +296,19 @@ void multiply_columns(Panel& p) {
         }
 }
 
+void multiply_rows(Panel& p) {
+    const bool last = p.end == p.width;
+    Finish finish(p);
+    for (int block = 0; block < p.blocks; block += 2) {
+        int32_t(*sums)[PANEL][TERCET_ROWS] = p.sums + block * p.size;
+        const int count = p.blocks - block < 2 ? 1 : 2;
+        if (count == 2) rows_block<2>(p, block, sums, finish);
+        else rows_block<1>(p, block, sums, finish);
+        if (last) finish.begin(block, count, sums);
+    }
+    finish.tokens(2 * WIDE_TOKENS);
+}
+
 void load_scales(Panel& p) {
     for (int at = 0; at < p.groups; at++)
         for (int r = 0; r < PANEL; r++) {
@@ -203,22 +318,12 @@ void load_scales(Panel& p) {
         }
 }
 
-void store_panel(const Panel& p, const float* bias, float* y, int64_t y_stride) {
-    const int32_t row = p.tile * TERCET_ROWS;
-    int lanes[PANEL];
-    f32x16 b[PANEL];
-    for (int r = 0; r < PANEL; r++) {
-        const int32_t left = p.w->rows - row - r * TERCET_ROWS;
-        lanes[r] = left < TERCET_ROWS ? left : TERCET_ROWS;
-        b[r] = bias ? f32x16::load(bias + row + r * TERCET_ROWS, lanes[r]) : f32x16::zero();
-    }
+void store_panel(const Panel& p) {
+    const Rows rows(p);
     for (int block = 0; block < p.blocks; block++)
         for (int t = 0; t < p.size; t++) {
-            float* out = y + (p.token_of(block) + t) * y_stride + row;
-            for (int r = 0; r < PANEL; r++) {
-                const f32x16 acc = f32x16::load(p.acc[block * p.size + t][r]);
-                (bias ? acc + b[r] : acc).store(out + r * TERCET_ROWS, lanes[r]);
-            }
+            const float(*acc)[TERCET_ROWS] = p.acc[block * p.size + t];
+            rows.store(p.token_of(block) + t, _mm512_load_ps(acc[0]), _mm512_load_ps(acc[1]));
         }
 }
 

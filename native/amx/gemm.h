@@ -19,7 +19,7 @@ constexpr int LEAST_GROUP = 32;    // columns; narrower groups are avx512vnni's
 constexpr int MOST_GROUPS = GROUPED_CHUNK / LEAST_GROUP;
 constexpr int MOST_TOKENS = 256;   // tokens that share an unpacked panel
 constexpr int GROUPED_TOKENS = 12; // of a block in multiply_groups: 2 x 12 accumulators in registers
-constexpr int WIDE_TOKENS = 16;    // of a tile in multiply_columns
+constexpr int WIDE_TOKENS = 16;    // of a tile in multiply_columns and multiply_rows
 constexpr int SLOTS = MOST_TOKENS + WIDE_TOKENS;
 
 struct Panel {
@@ -34,6 +34,9 @@ struct Panel {
     int32_t token;       // the first, and
     int tokens;          // how many
     int blocks, size;    // of tokens, and the tokens of each
+    const float* bias;   // or NULL
+    float* y;
+    int64_t y_stride;
     alignas(64) int8_t weights[PANEL][CHUNK / 4][TILE_BYTES];
     alignas(64) float alpha[MOST_GROUPS][PANEL][TERCET_ROWS];
     alignas(64) float gamma[MOST_GROUPS][PANEL][TERCET_ROWS];
@@ -55,8 +58,11 @@ void multiply_groups(Panel& p);
 // Adds the products of the chunk, a part of one group, to p.sums; at the group's end those to p.acc.
 void multiply_columns(Panel& p);
 
+// The same where a row has one group: at its end the results go straight to y.
+void multiply_rows(Panel& p);
+
 void load_scales(Panel& p);
-void store_panel(const Panel& p, const float* bias, float* y, int64_t y_stride);
+void store_panel(const Panel& p);
 
 // The four columns 4s .. 4s+3 of a tile as the weights' integers.
 template <class Format>
@@ -85,10 +91,10 @@ void unpack_chunk(Panel& p) {
 
 template <class Format>
 void multiply_panel(Panel& p) {
-    memset(p.acc, 0, (size_t)(p.blocks * p.size) * sizeof p.acc[0]);
+    if (p.w->groups > 1) memset(p.acc, 0, (size_t)(p.blocks * p.size) * sizeof p.acc[0]);
     for (p.column = 0; p.column < p.width; p.column = p.end) {
         const int32_t group_end = p.column - p.column % p.w->group + p.w->group;
-        const int32_t end = grouped(p.w)                     ? p.column + GROUPED_CHUNK / p.w->group * p.w->group
+        const int32_t end = p.w->groups > 1 && grouped(p.w)  ? p.column + GROUPED_CHUNK / p.w->group * p.w->group
                             : group_end - p.column < CHUNK ? group_end
                                                            : p.column + CHUNK;
         p.end = end < p.width ? end : p.width;
@@ -96,9 +102,11 @@ void multiply_panel(Panel& p) {
         p.groups = (p.end - p.column + p.w->group - 1) / p.w->group;
         unpack_chunk<Format>(p);
         load_scales(p);
-        if (grouped(p.w)) multiply_groups(p);
+        if (p.w->groups == 1) multiply_rows(p);
+        else if (grouped(p.w)) multiply_groups(p);
         else multiply_columns(p);
     }
+    if (p.w->groups > 1) store_panel(p);
 }
 
 // At least two row tiles; groups of a multiple of LEAST_GROUP columns, or one.
@@ -107,10 +115,13 @@ TERCET_LINEAR(gemm) {
     Panel p;
     p.w = w;
     p.x = x;
+    p.bias = bias;
+    p.y = y;
+    p.y_stride = y_stride;
     p.width = w->col_tiles * Format::columns;
     p.step = w->groups > 1 && w->group % 64 ? 32 : 64;
     const int32_t parts = (x->n + MOST_TOKENS - 1) / MOST_TOKENS, part = (x->n + parts - 1) / parts;
-    const int most = grouped(w) ? GROUPED_TOKENS : WIDE_TOKENS;
+    const int most = w->groups > 1 && grouped(w) ? GROUPED_TOKENS : WIDE_TOKENS;
     for (p.token = 0; p.token < x->n; p.token += part) {
         p.tokens = x->n - p.token < part ? x->n - p.token : part;
         p.blocks = (p.tokens + most - 1) / most;
@@ -119,7 +130,6 @@ TERCET_LINEAR(gemm) {
         for (int32_t tile = tile_begin; tile < tile_end; tile += PANEL) {
             p.tile = tile_end - tile < PANEL ? tile_end - PANEL : tile;
             multiply_panel<Format>(p);
-            store_panel(p, bias, y, y_stride);
         }
     }
 }

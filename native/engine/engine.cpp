@@ -3,38 +3,23 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "engine/rope.h"
-#include "threads.h"
 
 namespace tercet {
 namespace {
 
-const int64_t FORK_WORK = 1 << 16; // multiply-adds below which waking other threads costs more than it saves
 const int UNIT_QUERIES = 48;       // of an attention unit: what the kernels take at once
-
-bool all_finite(const float* values, int64_t n) {
-    bool ok = true;
-    for (int64_t i = 0; i < n; ++i) ok &= std::fabs(values[i]) <= std::numeric_limits<float>::max();
-    return ok;
-}
 
 } // namespace
 
-Engine::Engine(const ProgramSpec& spec, const EngineOptions& chosen)
-    : options(chosen), plan(compile(spec, chosen.quantize)) {
-    if (options.threads < 1 || options.chunk < 1 || options.context < 1)
-        throw EngineError("threads, chunk and context must be at least 1");
+Engine::Engine(std::unique_ptr<DecoderPlan> compiled, const EngineOptions& chosen)
+    : Runner(*chosen.backend, chosen.threads, *compiled, chosen.chunk), options(chosen), plan(std::move(compiled)) {
+    if (options.context < 1) throw EngineError("the context must be at least 1");
     for (const RopeSpec& rope : plan->ropes)
         for (const float frequency : rope.inv_freq)
             if (!(std::fabs(static_cast<double>(frequency)) * static_cast<double>(options.context) <= MAX_ANGLE))
                 throw EngineError("rope frequencies too large for a context of " + std::to_string(options.context));
-
-    for (const Phase& phase : plan->phases)
-        for (const Linear& linear : phase.linears)
-            if (linear.quantized >= 0 && !options.backend->linear[linear.matrix->format])
-                throw EngineError(options.backend->name + std::string(" does not read a matrix's format; use t2"));
 
     auto shape = std::make_shared<CacheShape>();
     shape->type = options.kv;
@@ -43,19 +28,6 @@ Engine::Engine(const ProgramSpec& spec, const EngineOptions& chosen)
     cache = std::move(shape);
 
     const size_t chunk = static_cast<size_t>(options.chunk);
-    int64_t total = 0;
-    for (const int slot : plan->slot_widths) {
-        slot_offsets.push_back(total);
-        total += (static_cast<int64_t>(slot) * options.chunk + 15) / 16 * 16;
-    }
-    scratch.resize(static_cast<size_t>(total));
-    areas.resize(plan->quantized.size());
-    for (size_t i = 0; i < areas.size(); ++i) {
-        const size_t groups = static_cast<size_t>(plan->quantized[i].groups);
-        areas[i].codes.resize(chunk * static_cast<size_t>(plan->quantized[i].stride));
-        areas[i].scale.resize(chunk * groups);
-        areas[i].sum.resize(chunk * groups);
-    }
     for (const RopeSpec& rope : plan->ropes) {
         cos.emplace_back(chunk * rope.inv_freq.size());
         sin.emplace_back(chunk * rope.inv_freq.size());
@@ -64,19 +36,6 @@ Engine::Engine(const ProgramSpec& spec, const EngineOptions& chosen)
     size_t heads = 0;
     for (const Phase& phase : plan->phases) heads = std::max(heads, static_cast<size_t>(phase.attention.heads));
     units.reserve(chunk * heads);
-}
-
-// Jobs are taken as threads come free, so that one the system holds up does not hold up the rest.
-template <class Job> void Engine::fork_join(int jobs, const Job& job) {
-    const int threads = std::min(jobs, options.threads);
-    if (threads <= 1) {
-        for (int i = 0; i < jobs; ++i) job(i);
-        return;
-    }
-    std::atomic<int> next{0};
-    ThreadPool::instance().run(threads, [&](int) {
-        for (int i = next.fetch_add(1); i < jobs; i = next.fetch_add(1)) job(i);
-    });
 }
 
 void Engine::check(const std::vector<Part>& parts) {
@@ -104,24 +63,26 @@ void Engine::step(const std::vector<Part>& parts, float* logits) {
     check(parts);
     for (const Part& part : parts) part.sequence->will_write(part.count);
     rows.clear();
+    output = logits;
     for (const Part& part : parts) {
         for (int64_t i = 0; i < part.count; ++i) {
             rows.push_back({part.sequence, part.sequence->length() + i, part.ids[i], i >= part.count - part.wanted});
-            if (static_cast<int>(rows.size()) == options.chunk) logits += run_chunk(logits) * plan->vocab;
+            if (static_cast<int>(rows.size()) == options.chunk) output += run_chunk() * plan->vocab;
         }
     }
-    if (!rows.empty()) run_chunk(logits);
+    if (!rows.empty()) run_chunk();
     for (const Part& part : parts) part.sequence->advance(part.count);
 }
 
-int64_t Engine::run_chunk(float* logits) {
+int64_t Engine::run_chunk() {
     prepare_rope();
     const bool wanted = std::any_of(rows.begin(), rows.end(), [](const Row& row) { return row.wanted; });
     for (const Phase& phase : plan->phases) {
         if (phase.last_attention && !wanted) break; // its keys and values are stored: all that later tokens need
+        const int64_t n = static_cast<int64_t>(rows.size());
         switch (phase.kind) {
-        case PhaseKind::rows: run_rows(phase); break;
-        case PhaseKind::linears: run_linears(phase, logits); break;
+        case PhaseKind::rows: run_rows(phase, n); break;
+        case PhaseKind::linears: run_linears(phase, n); break;
         case PhaseKind::attention: run_attention(phase); break;
         case PhaseKind::select: select(phase); break;
         }
@@ -129,8 +90,7 @@ int64_t Engine::run_chunk(float* logits) {
     }
     const int64_t written = wanted ? static_cast<int64_t>(rows.size()) : 0;
     rows.clear();
-    if (!all_finite(logits, written * plan->vocab))
-        throw EngineError("the logits are not finite; the weights are damaged");
+    check_output(written, plan->vocab, "logits");
     return written;
 }
 
@@ -142,35 +102,15 @@ void Engine::prepare_rope() {
     }
 }
 
-// ---- row operations ----
+// ---- row operations that know positions ----
 
-void Engine::run_rows(const Phase& phase) {
-    const int n = static_cast<int>(rows.size()), block = 4;
-    fork_join((n + block - 1) / block, [&](int job) {
-        const int begin = job * block, end = std::min(begin + block, n);
-        for (const RowOp& op : phase.rows) run_row_op(op, begin, end);
-    });
-    if (const std::string* name = not_finite.exchange(nullptr))
-        throw EngineError(*name + ": its input is not finite; the weights are damaged, or too large for this model");
-}
-
-void Engine::run_row_op(const RowOp& op, int begin, int end) {
-    const tercet_backend& k = *options.backend;
-    const int n = end - begin;
-    const int64_t size = op.out >= 0 && op.kind != RowKind::quantize ? static_cast<int64_t>(n) * width(op.out) : 0;
+void Engine::run_special(const RowOp& op, int begin, int end) {
+    const tercet_backend& k = backend;
+    const int64_t size = op.out >= 0 ? static_cast<int64_t>(end - begin) * width(op.out) : 0;
     switch (op.kind) {
     case RowKind::embed:
         for (int r = begin; r < end; ++r) k.row(op.matrix, rows[static_cast<size_t>(r)].id, op.factor, data(op.out, r));
         break;
-    case RowKind::rmsnorm:
-        k.rmsnorm(data(op.a, begin), op.weight, op.eps, static_cast<int32_t>(size / op.dim), op.dim, data(op.out, begin));
-        break;
-    case RowKind::layernorm:
-        k.layernorm(data(op.a, begin), op.weight, op.bias, op.eps, static_cast<int32_t>(size / op.dim), op.dim,
-                    data(op.out, begin));
-        break;
-    case RowKind::clip: k.clip(data(op.a, begin), size, op.limit, data(op.out, begin)); break;
-    case RowKind::rotate: k.rotate(data(op.a, begin), size, op.dim, data(op.out, begin)); break;
     case RowKind::rope: {
         const size_t half = plan->ropes[static_cast<size_t>(op.rope)].inv_freq.size();
         if (op.a != op.out)
@@ -191,57 +131,7 @@ void Engine::run_row_op(const RowOp& op, int begin, int end) {
         }
         break;
     }
-    case RowKind::activation: k.activate(op.function, data(op.a, begin), size, data(op.out, begin)); break;
-    case RowKind::gated: k.gated(op.function, data(op.a, begin), data(op.b, begin), size, data(op.out, begin)); break;
-    case RowKind::add: k.add(data(op.a, begin), data(op.b, begin), size, data(op.out, begin)); break;
-    case RowKind::quantize: {
-        const QuantizedBuffer& q = plan->quantized[static_cast<size_t>(op.out)];
-        Area& area = areas[static_cast<size_t>(op.out)];
-        const size_t first = static_cast<size_t>(begin), groups = static_cast<size_t>(q.groups);
-        if (k.quantize(data(op.a, begin), q.cols, n, q.cols, q.group, q.groups, q.stride,
-                       &area.codes[first * static_cast<size_t>(q.stride)], &area.scale[first * groups],
-                       &area.sum[first * groups]))
-            not_finite = &op.name;
-        break;
-    }
-    }
-}
-
-// ---- linears ----
-
-void Engine::run_linears(const Phase& phase, float* logits) {
-    const int64_t work = phase.work * static_cast<int64_t>(rows.size());
-    if (options.threads == 1 || work < FORK_WORK) {
-        run_linear_tiles(phase, 0, phase.tiles, logits);
-        return;
-    }
-    // Jobs of whole groups of 4 tiles (kernels read 4 at once); a few for each thread, so that a late one is no drama.
-    const int per_thread = rows.size() == 1 ? 1 : 4;
-    const int quads = (phase.tiles + 3) / 4, jobs = std::min(quads, options.threads * per_thread);
-    fork_join(jobs, [&](int job) {
-        const int begin = static_cast<int>(static_cast<int64_t>(quads) * job / jobs) * 4;
-        const int end = static_cast<int>(static_cast<int64_t>(quads) * (job + 1) / jobs) * 4;
-        run_linear_tiles(phase, begin, std::min(end, phase.tiles), logits);
-    });
-}
-
-void Engine::run_linear_tiles(const Phase& phase, int begin, int end, float* logits) {
-    const int n = static_cast<int>(rows.size());
-    for (const Linear& linear : phase.linears) {
-        const int first = std::max(begin, 0), last = std::min(end, linear.tiles);
-        begin -= linear.tiles;
-        end -= linear.tiles;
-        if (first >= last) continue;
-        const tercet_matrix& w = *linear.matrix;
-        float* y = linear.out == plan->logits ? logits : data(linear.out);
-        if (linear.quantized < 0) {
-            options.backend->linear_float(&w, data(phase.input), w.cols, n, linear.bias, y, w.rows, first, last);
-            continue;
-        }
-        const QuantizedBuffer& q = plan->quantized[static_cast<size_t>(linear.quantized)];
-        const Area& area = areas[static_cast<size_t>(linear.quantized)];
-        const tercet_activations x = {n, q.groups, q.stride, area.codes.data(), area.scale.data(), area.sum.data()};
-        options.backend->linear[w.format](&w, &x, linear.bias, y, w.rows, first, last);
+    default: break;
     }
 }
 
@@ -252,17 +142,17 @@ void Engine::run_attention(const Phase& phase) {
     const tercet_attention& shape = phase.attention;
     int64_t keys = 0;
     for (const Row& row : rows) keys += row.position + 1;
-    const bool alone = options.threads == 1 || keys * shape.heads * shape.head_dim < FORK_WORK;
-    deal_attention(shape, alone ? 1 : options.threads);
-    const auto attend = [&](int job) {
+    const bool alone = threads == 1 || keys * shape.heads * shape.head_dim < FORK_WORK;
+    deal_attention(shape, alone ? 1 : threads);
+    const auto attend = [&](int job, int) {
         const Unit& unit = units[static_cast<size_t>(job)];
         const Row& row = rows[static_cast<size_t>(unit.row)];
-        options.backend->attention(&shape, &row.sequence->layer(phase.layer), data(phase.q, unit.row),
+        backend.attention(&shape, &row.sequence->layer(phase.layer), data(phase.q, unit.row),
                                    data(phase.out, unit.row), unit.tokens, row.position, unit.head, unit.heads);
     };
     const int jobs = static_cast<int>(units.size());
     if (!alone) return fork_join(jobs, attend);
-    for (int job = 0; job < jobs; ++job) attend(job);
+    for (int job = 0; job < jobs; ++job) attend(job, 0);
 }
 
 // Whether row r is the next token of the sequence of the row before it.
@@ -273,14 +163,14 @@ bool Engine::follows(int r) const {
 
 // KV head by KV head, so that its keys stay in cache. One token's queries are also cut where a thread's share ends, so
 // that an odd number of KV heads leaves no thread idle.
-void Engine::deal_attention(const tercet_attention& shape, int threads) {
+void Engine::deal_attention(const tercet_attention& shape, int sharers) {
     const int n = static_cast<int>(rows.size()), group = shape.heads / shape.kv_heads;
     const int block = std::max(1, UNIT_QUERIES / group);
     units.clear();
     for (int head = 0; head < shape.heads;) {
         int end = head / group * group + group;
-        for (int t = 1; n == 1 && t < threads; ++t) {
-            const int cut = shape.heads * t / threads;
+        for (int t = 1; n == 1 && t < sharers; ++t) {
+            const int cut = shape.heads * t / sharers;
             if (cut > head && cut < end) end = cut;
         }
         for (int r = 0; r < n;) {

@@ -6,10 +6,8 @@
 #ifndef TERCET_ENGINE_ENGINE_H
 #define TERCET_ENGINE_ENGINE_H
 
-#include <atomic>
-
 #include "engine/fork_mutex.h"
-#include "engine/plan.h"
+#include "engine/runner.h"
 #include "engine/sequence.h"
 
 namespace tercet {
@@ -31,9 +29,10 @@ struct Part {
     int64_t wanted;
 };
 
-class Engine {
+class Engine : Runner {
 public:
-    Engine(const ProgramSpec& spec, const EngineOptions& options);
+    Engine(const ProgramSpec& spec, const EngineOptions& chosen)
+        : Engine(compile_decoder(spec, chosen.quantize), chosen) {}
 
     std::unique_ptr<Sequence> sequence() const { return std::make_unique<Sequence>(cache); }
 
@@ -42,7 +41,7 @@ public:
     void step(const std::vector<Part>& parts, float* logits);
 
     int vocab() const { return plan->vocab; }
-    const char* isa() const { return options.backend->name; }
+    const char* isa() const { return backend.name; }
     ForkMutex& lock() { return busy; }
 
 private:
@@ -55,43 +54,25 @@ private:
     struct Unit { // queries of one KV head that one thread computes
         int row, tokens, head, heads;
     };
-    struct Area { // int8 activations of a chunk
-        std::vector<int8_t> codes;
-        std::vector<float> scale;
-        std::vector<int32_t> sum;
-    };
 
+    Engine(std::unique_ptr<DecoderPlan> compiled, const EngineOptions& chosen);
     void check(const std::vector<Part>& parts);
-    int64_t run_chunk(float* logits); // on `rows`; returns the rows of logits written
+    int64_t run_chunk(); // on `rows`; returns the rows of logits written
     void prepare_rope();
-    void run_rows(const Phase& phase);
-    void run_row_op(const RowOp& op, int begin, int end);
-    void run_linears(const Phase& phase, float* logits);
-    void run_linear_tiles(const Phase& phase, int begin, int end, float* logits);
+    void run_special(const RowOp& op, int begin, int end) override;
     void run_attention(const Phase& phase);
     bool follows(int r) const;
-    void deal_attention(const tercet_attention& shape, int threads);
+    void deal_attention(const tercet_attention& shape, int sharers);
     void select(const Phase& phase);
-    template <class Job> void fork_join(int jobs, const Job& job);
-
-    float* data(int buffer, int row = 0) {
-        const Buffer& b = plan->buffers[static_cast<size_t>(buffer)];
-        return scratch.data() + slot_offsets[static_cast<size_t>(b.slot)] + static_cast<int64_t>(row) * b.width;
-    }
-    int width(int buffer) const { return plan->buffers[static_cast<size_t>(buffer)].width; }
 
     const EngineOptions options;
-    const std::unique_ptr<Plan> plan;
+    const std::unique_ptr<DecoderPlan> plan;
     std::shared_ptr<const CacheShape> cache;
     ForkMutex busy;
-    std::vector<float> scratch;
-    std::vector<int64_t> slot_offsets;
-    std::vector<Area> areas;
     std::vector<std::vector<float>> cos, sin; // of each rope: [chunk][rotary_dim / 2]
     std::vector<Row> rows;                    // of the chunk
     std::vector<Unit> units;                  // of the attention at hand
     std::vector<const Sequence*> named;       // by the step, sorted
-    std::atomic<const std::string*> not_finite{nullptr};
 };
 
 } // namespace tercet

@@ -4,7 +4,8 @@
 // thread does for a block of tokens while they are in its cache. Neighbouring linears with one input are one phase too:
 // one quantization, one fork, the row tiles of all of them dealt out together. Attention is dealt out by token and head.
 //
-// After the last operation that knows positions only the tokens whose logits are wanted are kept.
+// A decoder's step runs tokens of any sequences; after the last operation that knows positions only the tokens whose
+// logits are wanted are kept. A tower runs whole sequences of one length, whose rows grow and shrink on the way.
 #ifndef TERCET_ENGINE_PLAN_H
 #define TERCET_ENGINE_PLAN_H
 
@@ -14,10 +15,11 @@
 
 namespace tercet {
 
-// One row for each token of a chunk, [rows][width]; buffers whose lives do not overlap share a slot.
+// One row for each token of a chunk, [rows][width]; buffers whose lives do not overlap share a slot. The one that the
+// last operation writes has none: it lies in the caller's array.
 struct Buffer {
     int width = 0;
-    int slot = 0;
+    int slot = -1;
 };
 
 // int8 activations of one buffer for one group size; filled anew by each `quantize`.
@@ -26,7 +28,19 @@ struct QuantizedBuffer {
     int64_t stride = 0;
 };
 
-enum class RowKind { embed, rmsnorm, layernorm, clip, rotate, rope, store, activation, gated, add, quantize };
+// Rows of one sequence: `whole` times its length, and `more`.
+struct RowCount {
+    int whole = 1, more = 0;
+
+    bool operator==(const RowCount& other) const { return whole == other.whole && more == other.more; }
+    int64_t of(int64_t length) const { return whole * length + more; }
+};
+
+enum class RowKind {
+    embed, rmsnorm, layernorm, clip, rotate, activation, gated, add, quantize,
+    rope, store,                              // decoders'
+    patches, table, prepend, constant, pick,  // towers'
+};
 
 struct RowOp {
     explicit RowOp(RowKind k) : kind(k) {}
@@ -38,6 +52,9 @@ struct RowOp {
     const float* bias = nullptr;
     float eps = 0, factor = 1, limit = 0;
     int dim = 0, heads = 0, head_dim = 0, layer = 0, rope = 0, function = 0;
+    RowCount from; // prepend, pick: rows of `a`; table: of out
+    PickedRow row = PickedRow::first;
+    int token = -1;
     std::string name; // for messages: the weight that needs these activations
 };
 
@@ -53,6 +70,8 @@ enum class PhaseKind { rows, linears, attention, select };
 
 struct Phase {
     PhaseKind kind;
+    bool alone = false; // takes no further row operation
+    RowCount count; // rows of a tower's sequence: of what is written, or the queries of attention
     std::vector<RowOp> rows;
     std::vector<Linear> linears;
     int input = -1;    // of the linears
@@ -60,6 +79,9 @@ struct Phase {
     int64_t work = 0;  // weights of all linears together
     tercet_attention attention{};
     int q = -1, out = -1, layer = 0;
+    int k = -1, v = -1; // of a tower: there is no cache
+    RowCount keys;
+    bool causal = true;
     bool last_attention = false; // what follows is `select`: nobody needs the others' attention either
     std::vector<int> live;       // select: buffers that are read later
 };
@@ -73,9 +95,6 @@ struct Plan {
     std::vector<Buffer> buffers;
     std::vector<int> slot_widths;
     std::vector<QuantizedBuffer> quantized;
-    std::vector<LayerShape> layers;
-    std::vector<RopeSpec> ropes;
-    int logits = -1; // buffer written by the last phase straight into the caller's array
     int vocab = 0;
 
     // What the phases point into.
@@ -83,9 +102,22 @@ struct Plan {
     std::vector<std::unique_ptr<std::vector<float>>> vectors;
 };
 
-// Throws EngineError where a weight is missing or a shape does not fit. `quantize` chooses int8 activations for the
+struct DecoderPlan : Plan {
+    std::vector<LayerShape> layers;
+    std::vector<RopeSpec> ropes;
+};
+
+struct TowerPlan : Plan {
+    int dim = 0;      // columns of the embedding
+    int patches = -1; // the buffer an image tower reads, or -1
+    int most_more = 0; // rows that any buffer has beyond the length
+};
+
+// Throw EngineError where a weight is missing or a shape does not fit. `quantize` chooses int8 activations for the
 // packed formats; false runs every linear on float activations.
-std::unique_ptr<Plan> compile(const ProgramSpec& spec, bool quantize);
+std::unique_ptr<DecoderPlan> compile_decoder(const ProgramSpec& spec, bool quantize);
+// `context`: rows of positions needed, or patches of a picture.
+std::unique_ptr<TowerPlan> compile_tower(const ProgramSpec& spec, bool quantize, int64_t context);
 
 } // namespace tercet
 #endif

@@ -16,7 +16,11 @@ struct EngineError : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-enum class Kind { embed, rmsnorm, layernorm, linear, clip, rotate, rope, attention, activation, gated, add };
+enum class Kind {
+    embed, rmsnorm, layernorm, linear, clip, rotate, rope, attention, activation, gated, add,
+    prepend, position, constant, pick, // towers'
+};
+enum class PickedRow { first, last, end };
 
 // Fields as in tercet.program.Op.
 struct OpSpec {
@@ -26,6 +30,9 @@ struct OpSpec {
     float eps = 0, offset = 0, factor = 1, limit = 0;
     int dim = 0, heads = 0, kv_heads = 0, head_dim = 0, window = 0, layer = 0, rope = 0;
     int function = TERCET_SILU;
+    bool causal = true;
+    PickedRow row = PickedRow::first;
+    int token = -1;
 };
 
 struct RopeSpec {

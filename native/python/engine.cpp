@@ -9,6 +9,7 @@
 
 #include "engine/engine.h"
 #include "engine/sampling.h"
+#include "engine/tower.h"
 #include "matrix.h"
 
 namespace nb = nanobind;
@@ -20,6 +21,8 @@ namespace {
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Texts = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Pictures = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
 int kind_of(const std::string& name, const std::map<std::string, int>& table) {
     const auto found = table.find(name);
@@ -33,10 +36,15 @@ const std::map<std::string, int> KINDS = {
     {"rope", static_cast<int>(Kind::rope)},           {"attention", static_cast<int>(Kind::attention)},
     {"activation", static_cast<int>(Kind::activation)}, {"gated", static_cast<int>(Kind::gated)},
     {"add", static_cast<int>(Kind::add)},             {"clip", static_cast<int>(Kind::clip)},
-    {"rotate", static_cast<int>(Kind::rotate)},
+    {"rotate", static_cast<int>(Kind::rotate)},       {"prepend", static_cast<int>(Kind::prepend)},
+    {"position", static_cast<int>(Kind::position)},   {"constant", static_cast<int>(Kind::constant)},
+    {"pick", static_cast<int>(Kind::pick)},
 };
 const std::map<std::string, int> FUNCTIONS = {
-    {"silu", TERCET_SILU}, {"gelu", TERCET_GELU}, {"gelu_tanh", TERCET_GELU_TANH}};
+    {"silu", TERCET_SILU}, {"gelu", TERCET_GELU}, {"gelu_tanh", TERCET_GELU_TANH}, {"quick_gelu", TERCET_QUICK_GELU}};
+const std::map<std::string, int> ROWS = {{"first", static_cast<int>(PickedRow::first)},
+                                         {"last", static_cast<int>(PickedRow::last)},
+                                         {"end", static_cast<int>(PickedRow::end)}};
 const std::map<std::string, int> KV_TYPES = {
     {"float16", TERCET_KV_F16}, {"float32", TERCET_KV_F32}, {"int8", TERCET_KV_I8}};
 
@@ -60,7 +68,8 @@ struct Builder {
 
     void op(const std::string& kind, std::vector<std::string> inputs, const std::string& output, const std::string& weight,
             const std::string& bias, float eps, int dim, float offset, float factor, int heads, int kv_heads,
-            int head_dim, int window, int layer, int rope, const std::string& function, float limit) {
+            int head_dim, int window, int layer, int rope, const std::string& function, float limit, bool causal,
+            const std::string& row, int token) {
         OpSpec o;
         o.kind = static_cast<Kind>(kind_of(kind, KINDS));
         o.inputs = std::move(inputs);
@@ -79,6 +88,9 @@ struct Builder {
         o.rope = rope;
         o.function = kind_of(function, FUNCTIONS);
         o.limit = limit;
+        o.causal = causal;
+        o.row = static_cast<PickedRow>(kind_of(row, ROWS));
+        o.token = token;
         spec.ops.push_back(std::move(o));
     }
 };
@@ -144,6 +156,34 @@ void step(PyEngine& self, const std::vector<Sequence*>& sequences, const nb::lis
     self.engine.step(parts, out);
 }
 
+// A tower and the arrays it reads.
+struct PyTower {
+    std::vector<nb::object> kept;
+    Tower tower;
+
+    PyTower(const Builder& builder, const TowerOptions& options) : kept(builder.kept), tower(builder.spec, options) {}
+
+    float* target(Logits& embeddings, size_t n) const {
+        if (embeddings.shape(0) != n || embeddings.shape(1) != static_cast<size_t>(tower.dim()))
+            throw EngineError("embeddings has the wrong shape");
+        return embeddings.data();
+    }
+
+    void ids(Texts given, Logits embeddings) {
+        float* out = target(embeddings, given.shape(0));
+        const nb::gil_scoped_release release;
+        tower.run_ids(given.data(), static_cast<int64_t>(given.shape(0)), static_cast<int64_t>(given.shape(1)), out);
+    }
+
+    void pixels(Pictures given, int64_t patch, Logits embeddings) {
+        float* out = target(embeddings, given.shape(0));
+        const Pixels pixels = {given.data(), static_cast<int64_t>(given.shape(1)), static_cast<int64_t>(given.shape(2)),
+                               static_cast<int64_t>(given.shape(3)), patch};
+        const nb::gil_scoped_release release;
+        tower.run_pixels(pixels, static_cast<int64_t>(given.shape(0)), out);
+    }
+};
+
 void accept(Sampler& sampler, int32_t id) {
     if (id < 0 || id >= sampler.vocab())
         throw EngineError("token id " + std::to_string(id) + " is outside the vocabulary");
@@ -173,7 +213,7 @@ void bind_engine(nb::module_& module) {
         .def("vocab", [](Builder& self, int size) { self.spec.vocab = size; })
         .def("op", &Builder::op, "kind"_a, "inputs"_a, "output"_a, "weight"_a, "bias"_a, "eps"_a, "dim"_a, "offset"_a,
              "factor"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "layer"_a, "rope"_a, "function"_a,
-             "limit"_a = 0.0f);
+             "limit"_a = 0.0f, "causal"_a = true, "row"_a = "first", "token"_a = -1);
 
     nb::class_<Sequence>(module, "Sequence")
         .def_prop_ro("length", &Sequence::length)
@@ -202,6 +242,19 @@ void bind_engine(nb::module_& module) {
                  return sequence.fork(length);
              })
         .def("step", &step, "sequences"_a, "ids"_a, "wanted"_a, "logits"_a);
+
+    nb::class_<PyTower>(module, "Tower")
+        .def(
+            "__init__",
+            [](PyTower* self, const Builder& builder, const std::string& isa, int threads, int chunk, bool quantize,
+               int64_t context) {
+                new (self) PyTower(builder, {&backend_of(isa), threads, chunk, quantize, context});
+            },
+            "builder"_a, "isa"_a, "threads"_a, "chunk"_a, "quantize"_a, "context"_a)
+        .def_prop_ro("isa", [](const PyTower& self) { return self.tower.isa(); })
+        .def_prop_ro("dim", [](const PyTower& self) { return self.tower.dim(); })
+        .def("ids", &PyTower::ids, "ids"_a, "embeddings"_a)
+        .def("pixels", &PyTower::pixels, "pixels"_a, "patch"_a, "embeddings"_a);
 
     nb::class_<Sampler>(module, "Sampler")
         .def(

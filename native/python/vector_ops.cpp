@@ -75,7 +75,7 @@ auto attention(const std::string& isa, Floats<3> q, Floats<3> k, Floats<3> v, in
     std::vector<char> memory(block * kv_heads * blocks + 64);
     char* aligned = memory.data() + (64 - (uintptr_t)memory.data() % 64) % 64;
     const tercet_kv kv{type, (int64_t)block, (int64_t)(block * kv_heads), aligned};
-    const tercet_attention a{(int32_t)heads, (int32_t)kv_heads, (int32_t)dim, (int32_t)window, scale};
+    const tercet_attention a{(int32_t)heads, (int32_t)kv_heads, (int32_t)dim, (int32_t)window, scale, 0};
     for (size_t t = 0; t < tokens; t++)
         b->kv_store(&kv, k.data() + t * kv_heads * dim, v.data() + t * kv_heads * dim, (int32_t)kv_heads, (int32_t)dim,
                     (int64_t)t);
@@ -92,7 +92,7 @@ auto attention(const std::string& isa, Floats<3> q, Floats<3> k, Floats<3> v, in
 }
 
 void check_function(int function) {
-    require(function >= TERCET_SILU && function <= TERCET_GELU_TANH, "unknown activation function");
+    require(function >= TERCET_SILU && function <= TERCET_QUICK_GELU, "unknown activation function");
 }
 
 auto activate(const std::string& isa, int function, Floats<1> x) {

@@ -68,6 +68,9 @@ class ProgramBuilder:
         rope: int,
         function: str,
         limit: float = 0.0,
+        causal: bool = True,
+        row: str = "first",
+        token: int = -1,
     ) -> None: ...
 
 class Sequence:
@@ -92,6 +95,15 @@ class Engine:
     def step(
         self, sequences: list[Sequence], ids: list[NDArray[np.int32] | list[int]], wanted: list[int], logits: F32
     ) -> None: ...
+
+class Tower:
+    def __init__(
+        self, builder: ProgramBuilder, isa: str, threads: int, chunk: int, quantize: bool, context: int
+    ) -> None: ...
+    isa: str
+    dim: int
+    def ids(self, ids: NDArray[np.int32], embeddings: F32) -> None: ...
+    def pixels(self, pixels: F32, patch: int, embeddings: F32) -> None: ...
 
 class Sampler:
     def __init__(

@@ -73,11 +73,16 @@ void Attention::choose() {
     const int kv_heads = random_.between(1, 2), shared = random_.chance(60) ? random_.between(1, 4) : random_.between(5, 9);
     const int dim = random_.chance(30) ? 16 * random_.between(1, 8) : random_.between(1, 100);
     shape_.attention = {kv_heads * shared, kv_heads, dim, random_.chance(50) ? random_.between(1, 100) : 0,
-                        2.0f / sqrtf((float)dim)};
+                        2.0f / sqrtf((float)dim), 0};
     shape_.type = random_.below(3);
     shape_.positions = random_.chance(60) ? random_.between(1, 70) : random_.between(60, MOST_POSITIONS);
-    describe("attention of %d heads, %d KV heads, dimension %d, window %d, cache type %d, %d positions, case %lld",
-             kv_heads * shared, kv_heads, dim, shape_.attention.window, shape_.type, shape_.positions, (long long)cases_);
+    if (random_.chance(30)) {
+        shape_.attention.keys = shape_.positions;
+        shape_.attention.window = 0;
+    }
+    describe("attention of %d heads, %d KV heads, dimension %d, window %d, keys %d, cache type %d, %d positions, case %lld",
+             kv_heads * shared, kv_heads, dim, shape_.attention.window, shape_.attention.keys, shape_.type,
+             shape_.positions, (long long)cases_);
 }
 
 // Every backend fills its own cache over the same rubbish; they must come out alike, and near what was given.
@@ -159,7 +164,7 @@ void Attention::check(const Held& held, const float* q, const float* out, int n,
     for (int t = 0; t < n; t++)
         for (int h = head; h < head + heads; h++) {
             const float* query = q + (t * a.heads + h) * dim;
-            const int last = position + t, kv_head = h / (a.heads / a.kv_heads);
+            const int last = a.keys ? a.keys - 1 : position + t, kv_head = h / (a.heads / a.kv_heads);
             const int first = a.window && last >= a.window ? last - a.window + 1 : 0;
             std::vector<double> sum((size_t)dim), weights;
             double total = 0, peak = -INFINITY;

@@ -89,7 +89,7 @@ void operations(const tercet_backend& b, Random& random, Digest& digest) {
             b.layernorm(x.data(), w.data(), bias, 1e-5f, 2, n, y.data());
             digest.add(y);
         }
-        for (int f = TERCET_SILU; f <= TERCET_GELU_TANH; f++) {
+        for (int f = TERCET_SILU; f <= TERCET_QUICK_GELU; f++) {
             b.activate(f, x.data(), 2 * n, y.data());
             digest.add(y);
             b.gated(f, x.data(), y.data(), 2 * n, y.data());
@@ -132,7 +132,7 @@ void attention(const tercet_backend& b, Random& random, Digest& digest) {
             }
             for (const int window : {0, 70})
                 for (int p = 0, n = 1; p < positions; p += n, n = n % 40 + 13) {
-                    const tercet_attention a = {4, 2, dim, window, 0.3f};
+                    const tercet_attention a = {4, 2, dim, window, 0.3f, 0};
                     n = std::min(n, positions - p);
                     for (const int head : {0, 2})
                         b.attention(&a, &kv, q.data() + p * 4 * dim, out.data() + p * 4 * dim, n, p, head, 2);

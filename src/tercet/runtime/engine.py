@@ -13,21 +13,21 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tercet import _native, kernels
+from tercet import _native
 from tercet.artifact import Artifact
-from tercet.errors import EngineError, ModelError, QuantizeError
+from tercet.errors import EngineError, ModelError
 from tercet.families import program as program_of
-from tercet.packing import PackedTensor, pack, unpack
 from tercet.program import Program
 from tercet.runtime.batch import Batch
 from tercet.runtime.generation import Generation
+from tercet.runtime.native_program import Tensors, native_program
 from tercet.runtime.prompt_cache import Kept, PromptCache, common
 from tercet.runtime.sampling import Sampling
 from tercet.runtime.speculation import Pace
@@ -38,9 +38,6 @@ Kv = Literal["float16", "int8", "float32"]
 
 CHUNK = 128  # tokens computed at once in a prefill
 PROMPT_CACHE_BYTES = 256 << 20
-TERNARY = ("t19", "t5")  # t2 where the kernels do not read them
-
-Tensors = Mapping[str, PackedTensor | NDArray[np.float32]]
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +120,7 @@ class Engine:
         self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
         self.context = program.context if context is None else context
         self._native = _native.Engine(
-            _build(program, tensors, isa),
+            native_program(program, tensors, isa),
             isa=isa or "",
             threads=self.threads,
             chunk=chunk,
@@ -357,49 +354,3 @@ def _ids(ids: ArrayLike) -> NDArray[np.int32]:
     if array.size and (array.min() < 0 or array.max() >= 2**31):
         raise EngineError("a token id is negative or beyond 2^31")
     return np.ascontiguousarray(array, np.int32)
-
-
-def _build(program: Program, tensors: Tensors, isa: str | None) -> _native.ProgramBuilder:
-    """The program as the native side takes it; matrices are views of `tensors`' memory."""
-    builder = _native.ProgramBuilder()
-    converted = []
-    convert = [fmt for fmt in TERNARY if not kernels.reads(fmt, isa)]
-    for name, weight in program.weights.items():
-        tensor = tensors.get(name)
-        if tensor is None:
-            raise ModelError(f"weight {name} is missing from the model's tensors")
-        if tuple(tensor.shape) != tuple(weight.shape):
-            raise ModelError(f"{name} has shape {list(tensor.shape)}; the model needs {list(weight.shape)}")
-        if isinstance(tensor, PackedTensor) and tensor.format in convert:
-            converted.append(name)
-            tensor = pack(unpack(tensor), "t2")
-        if len(weight.shape) == 2:
-            builder.matrix(name, _matrix(name, tensor))
-        else:
-            builder.vector(name, _floats(name, tensor))
-    if converted:
-        log.warning("%d matrices stored as %s are converted to t2 in memory", len(converted), " or ".join(convert))
-    builder.vocab(program.vocab_size)
-    for name, width in program.widths.items():
-        builder.width(name, width)
-    for rope in program.ropes:
-        builder.rope(np.ascontiguousarray(rope.inv_freq, np.float32), rope.factor)
-    for op in program.ops:
-        builder.op(
-            op.kind, list(op.inputs), op.output, op.weight, op.bias, op.eps, op.dim, op.offset, op.factor,
-            op.heads, op.kv_heads, op.head_dim, op.window, op.layer, op.rope, op.function, op.limit,
-        )  # fmt: skip
-    return builder
-
-
-def _matrix(name: str, tensor: PackedTensor | NDArray[np.float32]) -> _native.Matrix:
-    try:
-        return kernels.matrix(tensor if isinstance(tensor, PackedTensor) else pack(tensor, "f32"))
-    except (EngineError, QuantizeError) as error:
-        raise ModelError(f"{name}: {error}") from None
-
-
-def _floats(name: str, tensor: PackedTensor | NDArray[np.float32]) -> NDArray[np.float32]:
-    if isinstance(tensor, PackedTensor):
-        raise ModelError(f"{name} is stored as a matrix ({tensor.format}); the model needs a vector")
-    return np.ascontiguousarray(tensor, np.float32)

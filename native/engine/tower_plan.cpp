@@ -1,0 +1,152 @@
+// Towers: whole sequences of one length, from ids or patches to one row each, the embedding.
+#include <algorithm>
+
+#include "engine/compiler.h"
+
+namespace tercet {
+namespace {
+
+constexpr RowCount ONE = {0, 1};
+constexpr int64_t MOST_CONTEXT = 1 << 20;
+
+class TowerCompiler : Compiler {
+public:
+    TowerCompiler(const ProgramSpec& program, bool quantize_activations, int64_t positions, TowerPlan& result)
+        : Compiler(program, quantize_activations, result), plan(result), context(positions) {}
+
+    void run() {
+        const OpSpec& first = spec.ops.front();
+        const bool pictures = !first.inputs.empty() && first.inputs[0] == "patches";
+        if (!pictures && first.kind != Kind::embed) throw EngineError("a tower must begin with patches or an embedding");
+        assign_buffers("embedding", pictures ? "patches" : "");
+        for (int i = 0; i < count(); ++i)
+            if (spec.ops[static_cast<size_t>(i)].kind == Kind::position) {
+                op = &spec.ops[static_cast<size_t>(i)];
+                tables.push_back(hidden_buffer(width(out()), i));
+            }
+        assign_slots("embedding");
+        if (pictures) read_patches();
+        for (const OpSpec& each : spec.ops) {
+            op = &each;
+            lower();
+        }
+        expect(rows(out()) == ONE, "the embedding must be one row");
+        plan.dim = width(out());
+    }
+
+private:
+    TowerPlan& plan;
+    const int64_t context;
+    std::vector<int> tables; // hidden buffers of the position operations to come
+    size_t next_table = 0;
+
+    void read_patches() {
+        op = &spec.ops.front();
+        plan.patches = in(0);
+        RowOp r(RowKind::patches);
+        r.out = plan.patches;
+        row(r, {});
+    }
+
+    void lower() {
+        switch (op->kind) {
+        case Kind::embed:
+            expect(op == &spec.ops.front(), "an embedding that is not the first operation");
+            embed();
+            break;
+        case Kind::position: position(); break;
+        case Kind::prepend: prepend(); break;
+        case Kind::constant: constant(); break;
+        case Kind::pick: pick(); break;
+        case Kind::attention: attention(); break;
+        default: lower_common();
+        }
+        plan.most_more = std::max(plan.most_more, rows(out()).more);
+    }
+
+    // Rows of the table beside the sequence's, then their sum.
+    void position() {
+        const RowCount n = rows(in(0));
+        RowOp table(RowKind::table);
+        table.matrix = matrix();
+        table.out = tables[next_table++];
+        table.from = n;
+        expect_width(in(0), table.matrix->cols);
+        expect_width(out(), table.matrix->cols);
+        expect(n.of(context) <= table.matrix->rows,
+               std::to_string(table.matrix->rows) + " positions where " + std::to_string(n.of(context)) + " are needed");
+        row(table, n);
+        RowOp sum(RowKind::add);
+        sum.a = in(0);
+        sum.b = table.out;
+        sum.out = out();
+        row(sum, n);
+        written(sum.out, n);
+    }
+
+    void prepend() {
+        RowOp r(RowKind::prepend);
+        r.a = in(0);
+        r.out = out();
+        r.from = rows(r.a);
+        expect(r.a != r.out, "reads and writes one buffer");
+        expect_width(r.a, width(r.out));
+        r.weight = vector(op->weight, width(r.out), 0);
+        expect(r.weight != nullptr, "nothing to put in front");
+        const RowCount n = {r.from.whole, r.from.more + 1};
+        row(r, n, true);
+        written(r.out, n);
+    }
+
+    void constant() {
+        RowOp r(RowKind::constant);
+        r.out = out();
+        r.weight = vector(op->weight, width(r.out), 0);
+        expect(r.weight != nullptr, "a constant without a value");
+        row(r, ONE, true);
+        written(r.out, ONE);
+    }
+
+    void pick() {
+        RowOp r(RowKind::pick);
+        r.a = in(0);
+        r.out = out();
+        r.from = rows(r.a);
+        r.row = op->row;
+        r.token = op->token;
+        expect(r.a != r.out, "reads and writes one buffer");
+        expect_width(r.a, width(r.out));
+        if (r.row == PickedRow::end)
+            expect(plan.patches < 0 && r.from == RowCount{}, "the end of a text is found in a row for each id");
+        row(r, ONE, true);
+        written(r.out, ONE);
+    }
+
+    void attention() {
+        check_attention();
+        Phase& p = phase(PhaseKind::attention, rows(in(0)));
+        p.attention = {op->heads, op->kv_heads, op->head_dim, op->window, op->factor, 0};
+        p.q = in(0);
+        p.k = in(1);
+        p.v = in(2);
+        p.out = out();
+        p.keys = rows(p.k);
+        p.causal = op->causal;
+        expect(rows(p.v) == p.keys, "as many values as keys are needed");
+        expect(op->causal ? p.keys == p.count : op->window == 0,
+               op->causal ? "causal attention needs a key for each query" : "a window needs causal attention");
+        written(p.out, p.count);
+    }
+};
+
+} // namespace
+
+std::unique_ptr<TowerPlan> compile_tower(const ProgramSpec& spec, bool quantize, int64_t context) {
+    if (context < 1 || context > MOST_CONTEXT)
+        throw EngineError("a context of " + std::to_string(context) + "; use 1 to " + std::to_string(MOST_CONTEXT));
+    auto plan = std::make_unique<TowerPlan>();
+    TowerCompiler(spec, quantize, context, *plan).run();
+    return plan;
+}
+
+} // namespace tercet
