@@ -29,7 +29,7 @@ def model(family: str = "llama", linear: str = "t2", group: int = 32, **override
 def towers(
     family: str = "clip", linear: str = "t2", group: int | None = None, **parts: Any
 ) -> tuple[Towers, Tensors, dict[str, Any]]:
-    """Both towers, their tensors and the config: linears and patches in `linear`, a scale a row where `group` is None."""
+    """Both towers, their tensors, the config: linears and patches in `linear`, a scale a row where `group` is None."""
     _, config, state = tiny_towers.model(family, **parts)
     made = families.towers(config)
     return made, _packed(made.weights, state, linear, group), config

@@ -152,7 +152,7 @@ def test_a_table_of_too_few_positions_is_refused() -> None:
     towers, tensors, _ = tiny_packed.towers()
     with pytest.raises(EngineError, match="positions"):
         Encoder(replace(towers, text=replace(towers.text, context=15)), tensors)
-    with pytest.raises(EngineError, match="8 GB|context"):
+    with pytest.raises(EngineError, match="context"):
         Encoder(replace(towers, text=replace(towers.text, context=2**40)), tensors)
 
 
