@@ -133,6 +133,22 @@ def test_calibrated_codes_and_scales_are_the_start(method: str, group: int | str
         assert not frozen.shift.any()
 
 
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"catq"}))
+def test_a_lone_code_of_a_group_is_the_start(method: str) -> None:
+    """Calibration gives one small weight a huge scale and its whole group no other code, in SmolLM2's last blocks."""
+    quantizer = METHODS[method](64)
+    if quantizer.binary:
+        pytest.skip("no zeros")
+    w = torch.randn(4, 128, generator=torch.Generator().manual_seed(5)) * 0.4
+    codes = torch.zeros(4, 128, dtype=torch.int8)
+    for row, sign in enumerate((1, -1, 1, -1)):
+        codes[row, 7 + row], w[row, 7 + row] = sign, -0.02 * sign
+    levels = Levels.of(codes, torch.tensor([[26.5, 0.3]]).expand(4, -1))
+    frozen, expected = quantizer.freeze(quantizer.start(w, levels)), levels.to_tensor()
+    assert (frozen.codes == expected.codes).all()
+    assert (frozen.scale == expected.scale).all()
+
+
 @pytest.mark.parametrize("method", SHIFTED)
 def test_calibrated_shifts_are_the_start(method: str) -> None:
     w, quantizer = draw(4, "normal"), METHODS[method](32)

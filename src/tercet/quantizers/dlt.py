@@ -11,8 +11,9 @@ is not verified, the paper's text was not at hand: `gradient` is
     masked     the same where |W - gamma| <= alpha, 0 beyond the outer levels
     scaled     alpha * dL/dQ where T is not 0, dL/dQ where it is, as in Trained Ternary Quantization
 
-From calibrated codes it begins with the weights nearest to the pretrained ones that have them by this rule, well inside
-the thresholds. Delta depends on those weights, but moves by at most 14/15 of what it was moved by, so rounds find both.
+From calibrated codes it begins with weights near the pretrained ones that have them by this rule, well inside the
+thresholds, and none smaller than an eighth of the scale where the code is not 0. Delta depends on those weights, but
+moves by at most 14/15 of what it was moved by, so rounds find both.
 """
 
 from __future__ import annotations
@@ -66,16 +67,19 @@ class Dlt(Learned):
         return torch.where(levels.codes.reshape(x.shape) == 0, 1, scale)
 
     def _latent(self, w: Tensor, codes: Tensor) -> Tensor:
-        """The matrix nearest to w whose codes are `codes`; groups of zeros only are zero."""
+        """A matrix near w whose codes are `codes`; groups of zeros only are zero."""
         assert self.scale is not None
         x = w.reshape(-1, 1, w.numel() // self.scale.numel())
+        # Where few codes are not zero, threshold and weights would shrink each other to nothing, round by round.
+        least = self.scale.abs().reshape(-1, 1, 1).to(x.dtype) / 8
         codes = codes.reshape(x.shape)
         sign = codes.to(x.dtype)
         bounded = x
         for _ in range(ROUNDS):
             delta = RULE.delta(bounded).to(x.dtype)
             kept = x.clamp(-delta * (1 - INSIDE), delta * (1 - INSIDE))
-            bounded = torch.where(codes == 0, kept, sign * (x * sign).clamp(min=delta * (1 + INSIDE)))
+            outside = (x * sign).maximum(delta * (1 + INSIDE)).maximum(least)
+            bounded = torch.where(codes == 0, kept, sign * outside)
         return torch.where(codes.any(-1, keepdim=True), bounded, 0).reshape(w.shape)
 
 
