@@ -214,6 +214,12 @@ def test_row_and_tensor_scales_cover_the_width(size: str) -> None:
         ([ANY], {"format": "t19", "group_size": 64}, "t19 stores row scales or group_size 128, not 64; use t2"),
         ([{**ANY, "format": "b1"}], {}, "b1 stores binary codes only"),
         ([ANY], {"format": "b1"}, "b1 stores binary codes only"),
+        (
+            [ANY],
+            {"distil": {"off": 1, "blocks": [0, -3]}, "train": {"steps": 1}},
+            "blocks: -3 is no block .* 0 to 1",
+        ),
+        ([ANY], {"distil": {"top_k": 1000}, "train": {"steps": 1}}, "top_k: 1000 is more than the .* logits"),
     ],
 )
 def test_rules_that_do_not_fit_the_model(rules: list[dict[str, Any]], fields: dict[str, Any], message: str) -> None:
@@ -245,6 +251,8 @@ def test_rules_that_do_not_fit_the_model(rules: list[dict[str, Any]], fields: di
         ("rules: [{quantizer: l2}]\nevaluate: {tokens: 100}", "evaluate: 100 tokens do not fill"),
         ("rules: [{quantizer: l2}]\ncalibrate: {correction: 1.5}", r"calibrate\.correction: "),
         ("rules: [{quantizer: l2}]\ncalibrate: {damping: .nan}", r"calibrate\.damping: "),
+        ("rules: [{quantizer: l2}]\ndistil: {off: 1, blocks: []}\ntrain: {steps: 1}", r"distil\.blocks: "),
+        ("rules: [{quantizer: l2}]\ndistil: {}\ntrain: {steps: 1, lr: .inf}", r"train\.lr: "),
         ("rules: [{quantizer: l2}]\nrules: [{quantizer: twn}]", "line 1: 'rules' is given twice"),
         ("a: &a [1]\nrules: *a", r"line 2: aliases \(\*name\) are refused"),
         ("rules: " + "[" * 2000, "nested too deeply"),

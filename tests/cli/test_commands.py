@@ -212,6 +212,18 @@ def test_a_folder_that_is_not_ours_is_left_alone(source: Path, tmp_path: Path) -
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_texts_that_cannot_be_read_are_named_before_the_work(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tercet.pipeline.run.begin", None)
+    for fields in ({"distil": {"text": "no.txt"}, "train": {"steps": 1}}, {"evaluate": {"text": "no.txt"}}):
+        recipe = tmp_path / "recipe.json"
+        recipe.write_text(json.dumps({"rules": [{"quantizer": "l2"}], "calibrate": None, **fields}))
+        result = tercet("quantize", source, "-o", tmp_path / "out", "--recipe", recipe)
+        assert result.exit_code == 1
+        assert "no.txt: cannot be read" in result.stderr
+
+
 def test_models_with_different_tokenizers_are_not_compared(packed: Path, text: Path, tmp_path: Path) -> None:
     other = tiny.save_folder(tmp_path / "other", vocab_size=280)
     result = tercet("eval", packed, "--text", text, "--tokens", 64, "--against", other)

@@ -60,3 +60,16 @@ def test_a_text_too_short_and_another_source_are_refused(source: Path, packed: P
     with pytest.raises(TercetError, match="not a Tercet model folder"):
         tune(str(source), source, tmp_path / "out", short, settings=SETTINGS)
     assert not (tmp_path / "out").exists()
+
+
+def test_where_it_must_not_write_is_refused_before_the_work(
+    source: Path, packed: Path, text: Path, tmp_path: Path
+) -> None:
+    def watch(*_: object) -> None:
+        pytest.fail("it has trained")
+
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(TercetError, match="something else is there"):
+        tune(str(source), packed, tmp_path, text, settings=SETTINGS, watch=watch)
+    with pytest.raises(TercetError, match="is the folder to tune"):
+        tune(str(source), packed, packed, text, settings=SETTINGS, watch=watch)

@@ -113,7 +113,7 @@ def test_rows_are_made_measured_and_not_made_again(
     assert [record["step"] for record in trained["runs"][0]["journal"]] == [0, 1, 2, 3, 4]
     assert [record["step"] for record in trained["runs"][0]["journal"] if "perplexity" in record] == [0, 3, 4]
     assert trained["cpu_seconds"] > trained["runs"][0]["start_cpu_seconds"] > 0
-    assert (out / "work").exists()  # something is missing still
+    assert (out / ".work").exists()  # something is missing still
 
     written = json.loads((out / "compare.json").read_text())
     assert written == result
@@ -131,7 +131,7 @@ def test_rows_are_made_measured_and_not_made_again(
     del calls[:]
     assert compare_methods(source, entries[:2], out)["rows"] == result["rows"][:2]
     assert calls == []
-    assert not (out / "work").exists()
+    assert not (out / ".work").exists()
     assert len(list((out / "rows").iterdir())) == 2
 
 
@@ -287,6 +287,18 @@ def test_what_has_not_converged_is_marked(
     assert row.row(Entry("x", TRAINED.recipe), {"runs": {"0": found}}, original=20.0)["marks"] == marks
 
 
+@pytest.mark.parametrize(("lr", "mark"), [(1.0, ["lowest"]), (2.0, []), (3.0, ["highest"])])
+def test_a_best_rate_at_the_edge_is_marked(lr: float, mark: list[str]) -> None:
+    measured = dict.fromkeys(
+        ("kl", "top1_agreement", "bits_per_linear_weight", "bits_per_weight", "zero_share", "file_mb", "cpu_seconds"),
+        1.0,
+    )
+    run = {**measured, "perplexity": 9.0, "journal": [], "lr": lr, "runs_on": "engine"}
+    tried = [{"lr": each, "perplexity": 9.0, "error": None} for each in (1.0, 2.0, 3.0)]
+    marks = row.row(Entry("x", TRAINED.recipe), {"runs": {"0": run}, "rates": tried}, original=20.0)["marks"]
+    assert marks == [f"the {each} rate tried was the best" for each in mark]
+
+
 def test_methods_begin_from_one_calibration_or_from_their_own_rule(
     source: sources.Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,6 +338,8 @@ def test_what_cannot_be_compared_is_refused(source: sources.Source, tmp_path: Pa
         compare_methods(source, [ROUNDED, ROUNDED], tmp_path)
     with pytest.raises(TercetError, match="nothing to compare"):
         compare_methods(source, [], tmp_path)
+    with pytest.raises(RecipeError, match=r"train\.lr: "):
+        row.run(Entry("x", TRAINED.recipe), -1.0, 0, None, None)  # type: ignore[arg-type]
     flat = TRAINED.recipe.model_copy(update={"train": TRAINED.recipe.train.model_copy(update={"lr": 0.0})})  # type: ignore[union-attr]
     with pytest.raises(RecipeError, match=r"train\.lr is 0"):
         row.run(Entry("x", flat), 1e-3, 0, None, None)  # type: ignore[arg-type]

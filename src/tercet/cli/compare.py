@@ -47,7 +47,9 @@ def compare(
         context = min(measured.context, eval_tokens)
         measured = Evaluate(tokens=eval_tokens, context=context, text=measured.text)
     rates = [part for rate in lr or () for part in ("--lr", f"{rate:g}")]
-    words = ["tercet", "compare", source, *recipes, "-o", str(out), *rates, "--seeds", str(seeds)]
+    texts = {"--eval-text": eval_text, "--validation-text": validation_text, "--eval-tokens": eval_tokens}
+    others = [word for name, value in {**texts, "--threads": threads}.items() if value for word in (name, str(value))]
+    words = ["tercet", "compare", source, *recipes, "-o", str(out), *rates, "--seeds", str(seeds), *others]
     with progress_bar() as progress:
         result = compare_methods(
             source,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tercet import artifact, sources
 from tercet.calibrate import Quantized
+from tercet.errors import TercetError
 from tercet.pipeline.card import card
 from tercet.pipeline.clips import clipped
 from tercet.pipeline.convert import convert
@@ -15,7 +16,14 @@ from tercet.pipeline.texts import Text
 from tercet.program import Program
 from tercet.recipe import Planned, Recipe
 
-__all__ = ["folder_mb", "write"]
+__all__ = ["checked_target", "folder_mb", "write"]
+
+
+def checked_target(folder: Path) -> Path:
+    """Refuses now what `artifact.save` would refuse after all the work."""
+    if folder.exists() and not (folder.is_dir() and (artifact.is_artifact(folder) or not any(folder.iterdir()))):
+        raise TercetError(f"{folder}: something else is there, and is left alone; choose another folder")
+    return folder
 
 
 def write(

@@ -11,19 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tercet import artifact, families, sources
-from tercet.errors import TercetError
+from tercet import families, sources
 from tercet.evaluate.rows import Row, markdown
 from tercet.pipeline.card import append
 from tercet.pipeline.clips import clipped
 from tercet.pipeline.compare import compare_with_original, protocol
 from tercet.pipeline.distil import Watch, distil
-from tercet.pipeline.folder import folder_mb, write
+from tercet.pipeline.folder import checked_target, folder_mb, write
 from tercet.pipeline.measure import Progress, silent
 from tercet.pipeline.rotation import rotated_source
 from tercet.pipeline.start import begin
-from tercet.pipeline.texts import choose
-from tercet.recipe import Recipe
+from tercet.pipeline.texts import choose, refuse_unreadable
+from tercet.recipe import Distil, Recipe
 from tercet.sources.cache import cache_dir
 from tercet.train.processes import Processes
 
@@ -104,7 +103,8 @@ def quantize(
     program = families.program(origin.config)
     plan = rules.plan(program)
     clipped(origin.config, program, plan)  # refuses now what it would refuse after all the work
-    folder = _checked_target(Path(out))
+    folder = checked_target(Path(out))
+    _refuse_texts(rules, text, eval_text)
     if rules.distil is None:
         start = begin(origin, program, rules, plan, text, threads, step)
         quantized = start.tensors
@@ -140,11 +140,12 @@ def _compared(
     return rows, how
 
 
-def _checked_target(folder: Path) -> Path:
-    """Refuses now what `artifact.save` would refuse after all the work."""
-    if folder.exists() and not (folder.is_dir() and (artifact.is_artifact(folder) or not any(folder.iterdir()))):
-        raise TercetError(f"{folder}: something else is there, and is left alone; choose another folder")
-    return folder
+def _refuse_texts(recipe: Recipe, text: str | Path | None, eval_text: str | Path | None) -> None:
+    refuse_unreadable(
+        None if recipe.calibrate is None else text or recipe.calibrate.text,
+        recipe.distil.text if isinstance(recipe.distil, Distil) else None,
+        eval_text or recipe.evaluate.text,
+    )
 
 
 def _overridden(recipe: Recipe, tokens: int | None, seed: int | None, eval_tokens: int | None) -> Recipe:

@@ -11,7 +11,7 @@ from tercet import sources
 from tercet.errors import TercetError
 from tercet.runtime import Tokenizer
 
-__all__ = ["Split", "Text", "choose"]
+__all__ = ["Split", "Text", "choose", "refuse_unreadable"]
 
 Split = Literal["train", "validation", "test"]
 
@@ -53,6 +53,13 @@ def choose(
         raise TercetError("the default text cannot be had; give a text file")
     written = sources.generated_text(source.model(), Tokenizer.open(source.folder), tokens, seed)
     return _named(written, f"text the model wrote itself (seed {seed})")
+
+
+def refuse_unreadable(*wanted: str | Path | None) -> None:
+    """Raises what `choose` would raise for a file, before the work that comes first."""
+    for text in wanted:
+        if text not in (None, "default", "generated"):
+            _read(Path(text))
 
 
 def _named(content: str, name: str) -> Text:

@@ -29,6 +29,7 @@ from tercet.evaluate.float_model import FloatModel, set_threads
 from tercet.evaluate.models import open_model
 from tercet.packing import PackedTensor, pack, unpack
 from tercet.pipeline.distil import Watch
+from tercet.pipeline.folder import checked_target
 from tercet.pipeline.rotation import rotated_source
 from tercet.pipeline.student import build_student, vectors
 from tercet.pipeline.texts import Text, choose
@@ -101,6 +102,8 @@ def tune(
     origin = source if isinstance(source, sources.Source) else sources.resolve(source)
     packed = Artifact.open(folder, check=True)
     _check(packed, origin)
+    if checked_target(Path(out)).resolve() == packed.folder.resolve():
+        raise TercetError(f"{out} is the folder to tune, which is left as it is; choose another one to write")
     if packed.config["model"].get("tercet", {}).get("rotate"):
         origin = rotated_source(origin)
     chosen = choose(text, "train", origin)

@@ -85,9 +85,21 @@ class Recipe(Settings, frozen=True):
     def plan(self, program: Program | Towers) -> dict[str, Planned]:
         """What becomes of each matrix of a model, by name.
 
-        Raises RecipeError where a rule matches nothing, a linear has no rule, or a group does not divide a width.
+        Raises RecipeError where a rule matches nothing, a linear has no rule, a group does not divide a width, or
+        `distil` names a block or more logits than there are.
         """
+        if isinstance(self.distil, Distil) and isinstance(program, Program):
+            _refuse_beyond(self.distil, program)
         return plan(self.rules, self.group_size, self.format, program)
+
+
+def _refuse_beyond(distil: Distil, program: Program) -> None:
+    count = len(program.blocks)
+    beyond = [index for index in distil.blocks or () if not -count <= index < count]
+    if beyond:
+        raise RecipeError(f"distil.blocks: {beyond[0]} is no block of this model; they are 0 to {count - 1}")
+    if (distil.top_k or 0) > program.vocab_size:
+        raise RecipeError(f"distil.top_k: {distil.top_k} is more than the {program.vocab_size} logits of this model")
 
 
 def _one_line(error: ValidationError) -> str:

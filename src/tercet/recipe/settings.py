@@ -35,7 +35,7 @@ Optimizer = Literal["adamw", "sgd"]
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, allow_inf_nan=False)
 
 
 def _named(value: Any) -> Any:
@@ -155,7 +155,7 @@ class Distil(Settings, frozen=True):
     off: float = Field(default=0.0, ge=0)
     hidden: float = Field(default=0.0, ge=0)
     relations: float = Field(default=0.0, ge=0)
-    blocks: tuple[int, ...] | None = None
+    blocks: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     teacher: Literal["live", "stored"] = "live"
     top_k: int | None = Field(default=None, ge=1, le=1024)
     activations: Activations = "a8"

@@ -84,4 +84,6 @@ def _train(recipe: Recipe) -> Train:
 
 
 def _with(recipe: Recipe, **changed: Any) -> Recipe:
-    return recipe.model_copy(update={"train": _train(recipe).model_copy(update=changed)})
+    """With these settings of training. Raises RecipeError where they are none."""
+    train = {**_train(recipe).model_dump(mode="json"), **changed}
+    return Recipe.parse({**recipe.model_dump(mode="json"), "train": train}, recipe.name)

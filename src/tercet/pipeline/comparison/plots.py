@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tercet import fsio
 from tercet.errors import TercetError
 from tercet.train.curves import running_mean
 
-__all__ = ["plots"]
+__all__ = ["plots", "refuse_without_matplotlib"]
 
 Numbered = tuple[int, Mapping[str, Any]]  # a row and its number in the table
 
@@ -29,7 +30,7 @@ SHOWN = 1000  # times the original's perplexity
 
 
 def plots(result: Mapping[str, Any], out: Path) -> list[Path]:
-    """Draws the three into a folder. Raises TercetError where matplotlib is missing."""
+    """Draws the three into a folder."""
     original = result["original"]["perplexity"]
     made = [(number, row) for number, row in enumerate(result["rows"], start=1) if row["runs"]]
     near = [each for each in made if each[1]["perplexity"] is not None and each[1]["perplexity"] <= SHOWN * original]
@@ -64,12 +65,16 @@ def plots(result: Mapping[str, Any], out: Path) -> list[Path]:
     ]
 
 
+def refuse_without_matplotlib() -> None:
+    """Before hours of work. Raises TercetError."""
+    if find_spec("matplotlib") is None:
+        raise TercetError("plots are drawn with matplotlib; pip install 'tercet[report]'")
+
+
 def _figure(path: Path, count: int, draw: Callable[[Sequence[Any]], None], sharey: bool = True) -> Path:
     """A PNG with so many panels, the names of the last one's curves beside them."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise TercetError("plots are drawn with matplotlib; pip install 'tercet[report]'") from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5 + 5 * count, 7), layout="constrained")
     panels: Any = figure.subplots(1, count, sharey=sharey, squeeze=False)[0]
     draw(panels)

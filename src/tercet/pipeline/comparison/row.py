@@ -5,6 +5,8 @@ A row that was trained has not converged, and is marked, where
     the perplexity on the validation split fell by more than 10 % in the last quarter of the steps (of any run), or
     it is more than 100 times the original's on the test text.
 
+So is one whose rate is the lowest or the highest that was tried: a better one may lie beyond.
+
 The rate falls along a cosine in that quarter, so what still falls then would have gone on falling.
 """
 
@@ -98,11 +100,13 @@ def row(entry: Entry, kept: Mapping[str, Any], original: float) -> dict[str, Any
         found |= {name: _mean([each[name] for each in runs]) for name in (*names, "file_mb", "cpu_seconds")}
         found |= {"spread": _spread([each["perplexity"] for each in runs]), "runs_on": runs[0]["runs_on"]}
         found["against_original"] = None if found["perplexity"] is None else found["perplexity"] / original
-        found["marks"] = _marks(entry, runs, found["against_original"])
+        found["marks"] = _marks(entry, runs, found["against_original"], found["rates"] or ())
     return {**found, "runs": runs, "recipe": entry.recipe.model_dump(mode="json")}
 
 
-def _marks(entry: Entry, runs: Sequence[Mapping[str, Any]], ratio: float | None) -> list[str]:
+def _marks(
+    entry: Entry, runs: Sequence[Mapping[str, Any]], ratio: float | None, rates: Sequence[Mapping[str, Any]]
+) -> list[str]:
     falls = [fall for each in runs if (fall := _late_fall(each["journal"])) is not None]
     marks = []
     if falls and max(falls) > FALL:
@@ -110,6 +114,9 @@ def _marks(entry: Entry, runs: Sequence[Mapping[str, Any]], ratio: float | None)
     if ratio is None or ratio > LOST:
         lost = f"more than {LOST} times the original's perplexity"
         marks.append(f"not converged: {lost}" if entry.trained else lost)
+    lr, tried = runs[0]["lr"], [each["lr"] for each in rates if each["perplexity"] is not None]
+    if len(tried) > 1 and lr in (min(tried), max(tried)):
+        marks.append(f"the {'lowest' if lr == min(tried) else 'highest'} rate tried was the best")
     return marks
 
 

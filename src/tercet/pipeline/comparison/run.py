@@ -2,7 +2,7 @@
 
     DIR/rows/<key>.json    an entry's rates and runs, written as each is finished; the key hashes all that decides them
     DIR/compare.json       everything, for machines; compare.md: the table; *.png: see `plots`
-    DIR/work/              the original's logits, runs and the model at hand; removed when no row is missing
+    DIR/.work/             the original's logits, runs and the model at hand; removed when no row is missing
 
 Stopped at any moment and called again, it goes on with what is missing, failed rows included. compare.json and
 compare.md are written after each run, so a comparison that was stopped shows what it had.
@@ -26,7 +26,7 @@ from tercet.pipeline.compare import original_size
 from tercet.pipeline.comparison.entry import Entry, key
 from tercet.pipeline.comparison.exam import Exam
 from tercet.pipeline.comparison.lloyd import kmeans_errors
-from tercet.pipeline.comparison.plots import plots
+from tercet.pipeline.comparison.plots import plots, refuse_without_matplotlib
 from tercet.pipeline.comparison.row import best_rate, row, run, try_rates
 from tercet.pipeline.comparison.table import page
 from tercet.pipeline.comparison.workshop import Workshop
@@ -38,6 +38,7 @@ from tercet.recipe import Evaluate
 __all__ = ["compare_methods"]
 
 Row = dict[str, Any]
+WORK = ".work"
 
 
 def compare_methods(
@@ -75,16 +76,16 @@ def compare_methods(
     set_threads(threads)
     test = choose(eval_text or settings.text, "test", origin, settings.tokens, EVALUATION_SEED)
     validation = choose(validation_text or "default", "validation", origin, settings.tokens, EVALUATION_SEED + 1)
-    exam = Exam(origin, settings, (test, validation), place / "work", threads, step)
+    exam = Exam(origin, settings, (test, validation), place / WORK, threads, step)
     facts = _facts(origin, exam, _protocol(test, validation, exam), command or f"compare_methods({origin.name!r}, ...)")
-    comparison = _Comparison(entries, place, exam, Workshop(origin, place / "work", threads, step), facts)
+    comparison = _Comparison(entries, place, exam, Workshop(origin, place / WORK, threads, step), facts)
     try:
         comparison.run(step, tell)
     finally:
         comparison.write()
         plots(comparison.result, place)
     if all(each["state"] == "done" for each in comparison.result["rows"]):
-        fsio.remove_folder(place / "work")
+        fsio.remove_folder(place / WORK)
     return comparison.result
 
 
@@ -144,6 +145,7 @@ class _Comparison:
 
 
 def _check(entries: Sequence[Entry]) -> None:
+    refuse_without_matplotlib()
     names = [entry.name for entry in entries]
     twice = {name for name in names if names.count(name) > 1}
     if not names or twice:
