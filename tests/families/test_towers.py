@@ -78,6 +78,26 @@ def test_a_text_without_an_end_is_taken_at_its_first_token() -> None:
     assert relative(interpreter.embeddings(families.towers(config).text, tensors, ids), wanted) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("family", "tower", "saves"),
+    [("clip", "image", True), ("clip", "text", False), ("siglip", "image", False), ("siglip", "text", True)],
+)
+def test_behind_the_last_attention_one_row_is_enough(family: str, tower: str, saves: bool) -> None:
+    _, config, tensors = tiny.model(family)
+    towers = families.towers(config)
+    program = getattr(towers, tower)
+    narrow = families.narrowed(program)
+    assert (narrow is not program) == saves
+    index = ("image", "text").index(tower)
+    assert relative(found(replace(towers, **{tower: narrow}), tensors)[index], found(towers, tensors)[index]) < 1e-6
+    rows = patches(tiny.pixels(1), towers.patch_size)[0] if tower == "image" else tiny.texts(1)[0]
+    assert not saves or all(
+        len(result) == 1
+        for op, _, result in interpreter.steps(narrow, tensors, rows)
+        if op.weight.split(".")[-2:][0] in ("q_proj", "out_proj", "fc1", "fc2") and ".layers.1." in op.weight
+    )
+
+
 def test_patches_are_what_a_convolution_reads() -> None:
     pixels = np.random.default_rng(0).normal(size=(2, 3, 21, 13)).astype(np.float32)
     kernel = np.random.default_rng(1).normal(size=(7, 3, 4, 4)).astype(np.float32)

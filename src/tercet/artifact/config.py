@@ -17,7 +17,8 @@ VERSION = 1
 SECTIONS = ("model", "generation", "tensors", "crc32c", "source", "calibration")
 # Sizes that readers of `model` multiply or loop over; null stands for the family's default.
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-         "max_position_embeddings")  # fmt: skip
+         "max_position_embeddings", "image_size", "patch_size", "projection_dim", "projection_size")  # fmt: skip
+EMBEDDINGS = ("embed_tokens.weight", "token_embedding.weight")
 SUFFIXES = {"codes": "", "scale": "_scale", "shift": "_shift"}
 
 
@@ -92,25 +93,25 @@ def _check_checksums(checksums: dict[str, Any], entries: dict[str, Entry], where
 
 
 def _check_model(model: dict[str, Any], matrices: dict[str, Matrix], tensors: int, where: str) -> None:
-    text = model.get("text_config", model)
-    for part in (model, text):
+    text, vision = model.get("text_config", model), model.get("vision_config", {})
+    for part, called in ((model, "model"), (text, "model.text_config"), (vision, "model.vision_config")):
         if not isinstance(part, dict):
-            raise FormatError(f"{where}: model.text_config must be an object")
+            raise FormatError(f"{where}: {called} must be an object")
         for key in SIZES:
             value = part.get(key)
             if value is not None and (type(value) is not int or not 0 < value < 2**31):
-                raise FormatError(f"{where}: model.{key} is {str(value)[:40]!r}, not a positive 32-bit integer")
-    if (text.get("num_hidden_layers") or 0) > tensors:
-        raise FormatError(f"{where}: {text['num_hidden_layers']} layers, but only {tensors} tensors")
+                raise FormatError(f"{where}: {called}.{key} is {str(value)[:40]!r}, not a positive 32-bit integer")
+        if (part.get("num_hidden_layers") or 0) > tensors:
+            raise FormatError(f"{where}: {part['num_hidden_layers']} layers, but only {tensors} tensors")
     words = text.get("vocab_size")
     for name, matrix in matrices.items():
-        if words is not None and name.endswith(("embed_tokens.weight", "lm_head.weight")) and matrix.shape[0] != words:
+        if words is not None and name.endswith((*EMBEDDINGS, "lm_head.weight")) and matrix.shape[0] != words:
             raise FormatError(f"{where}: {name[:200]!r} has {matrix.shape[0]} rows for a vocabulary of {words}")
 
 
 def _vocabulary(model: dict[str, Any], matrices: dict[str, Matrix]) -> int:
     """Token ids the model knows: the embedding's rows; where there is none, what the config says."""
-    rows = [matrix.shape[0] for name, matrix in matrices.items() if name.endswith("embed_tokens.weight")]
+    rows = [matrix.shape[0] for name, matrix in matrices.items() if name.endswith(EMBEDDINGS)]
     stated = model.get("text_config", model).get("vocab_size")
     return rows[0] if rows else stated or 2**31
 

@@ -13,11 +13,12 @@ from typing import Any
 from tercet.errors import ModelError
 from tercet.families import clip, gemma3, llama, mistral, phi, qwen2, qwen3, siglip
 from tercet.families.decoder import DecoderSpec, build
+from tercet.families.narrow import narrowed
 from tercet.families.settings import Settings
 from tercet.families.transforms import read_transforms
 from tercet.program import Program, Towers
 
-__all__ = ["SUPPORTED", "SUPPORTED_TOWERS", "program", "towers"]
+__all__ = ["SUPPORTED", "SUPPORTED_TOWERS", "narrowed", "program", "towers"]
 
 _FAMILIES: dict[str, tuple[str, Mapping[str, Any], Callable[[Settings], DecoderSpec]]] = {
     "llama": ("Llama, SmolLM2, and other models of this architecture", llama.DEFAULTS, llama.spec),

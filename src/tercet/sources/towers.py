@@ -56,7 +56,5 @@ class _Views(Mapping[str, Floats]):
 
 def _shaped(values: Floats, shape: tuple[int, ...], name: str) -> Floats:
     if values.size != math.prod(shape):
-        raise FormatError(
-            f"{name} is {list(values.shape)}; the config asks for {math.prod(shape)} values: {list(shape)}"
-        )
+        raise FormatError(f"{name} is {list(values.shape)}; the config says {list(shape)}; get the model again")
     return values.reshape(shape)
