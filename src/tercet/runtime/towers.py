@@ -1,6 +1,6 @@
 """The encoder: a packed model of pictures and texts, opened in milliseconds, from pixels or ids to embeddings.
 
-    folder -> Artifact (mmap) -> families.towers(config) -> a native plan for each tower over the mapped weights
+    folder -> Artifact (mmap) -> families.towers(config), narrowed -> a native plan for each over the mapped weights
 
 Weights are read as the engine reads them (`tercet.runtime.native_program`). Big batches are computed a chunk at a time,
 so that activations stay small. An embedding is the same, to the bit, whatever the batch, the threads and the
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from tercet import _native
 from tercet.artifact import Artifact
 from tercet.errors import EngineError, ModelError
+from tercet.families import narrowed
 from tercet.families import towers as towers_of
 from tercet.packing import PackedTensor
 from tercet.program import Program, Towers
@@ -120,6 +122,7 @@ class Encoder:
                 f"{artifact.folder}: config.json describes a model without {unread[0]} ({len(unread)} tensors unread);"
                 " it was edited, or the folder is of another version: quantize again"
             )
+        towers = replace(towers, image=narrowed(towers.image), text=narrowed(towers.text))
         encoder = cls(towers, artifact.tensors, threads=threads, isa=isa, activations=activations)
         encoder.artifact = artifact
         return encoder
