@@ -37,8 +37,8 @@ def tensors(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def save(folder: Path, config: dict[str, Any], **changed: Any) -> Path:
-    values = {"model": config, "tensors": tensors(config), "tokenizer_files": FILES, "generation": {}}
-    folders.save(folder, **(values | changed))
+    values = changed or {"tensors": tensors(config)}
+    folders.save(folder, model=config, tokenizer_files=FILES, generation={}, **values)
     return folder
 
 

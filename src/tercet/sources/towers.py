@@ -27,7 +27,7 @@ def views(towers: Towers, stored: Mapping[str, Floats]) -> Mapping[str, Floats]:
     Args:
         stored: by transformers' names.
 
-    Raises KeyError for a name, when it is asked for, that is not there, and FormatError for one of another size.
+    Raises FormatError, when it is asked for, for a tensor that is not there or has another size.
     """
     return _Views(stored, {name: weight.shape for name, weight in towers.weights.items()})
 
@@ -45,6 +45,8 @@ class _Views(Mapping[str, Floats]):
             thirds: Floats = _shaped(self._stored[fused], (3, *shape), fused)
             own: Floats = thirds[THIRDS.index(part[0])]
             return own
+        if name not in self._stored:
+            raise FormatError(f"the model has no tensor {name}; it is incomplete, get it again")
         return _shaped(self._stored[name], shape, name)
 
     def __iter__(self) -> Iterator[str]:
