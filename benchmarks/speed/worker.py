@@ -1,6 +1,6 @@
 """A participant's process: answers one JSON request a line until its input ends.
 
-    python -m speed.worker KIND [LIBRARY FOLDER]
+    python -m speed.worker KIND [LIBRARY FOLDER, or RUNTIME FILE THREADS]
 
 Runs under the peer's own Python as well, so it and what it imports need numpy only. What a library prints goes to
 stderr: stdout carries answers.
@@ -26,6 +26,10 @@ def participant(kind: str, arguments: list[str]) -> Any:
         from speed.ggml import Products as Peer
 
         return Peer(Path(arguments[0]))
+    if kind == "tower":
+        from speed.tower_runtimes import Tower
+
+        return Tower(*arguments)
     if kind == "engine":
         from speed.engine import Models
 

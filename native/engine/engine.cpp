@@ -104,7 +104,7 @@ void Engine::prepare_rope() {
 
 // ---- row operations that know positions ----
 
-void Engine::run_special(const RowOp& op, int begin, int end) {
+void Engine::run_special(const RowOp& op, int begin, int end, const Share&) {
     const tercet_backend& k = backend;
     const int64_t size = op.out >= 0 ? static_cast<int64_t>(end - begin) * width(op.out) : 0;
     switch (op.kind) {

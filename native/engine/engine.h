@@ -59,7 +59,7 @@ private:
     void check(const std::vector<Part>& parts);
     int64_t run_chunk(); // on `rows`; returns the rows of logits written
     void prepare_rope();
-    void run_special(const RowOp& op, int begin, int end) override;
+    void run_special(const RowOp& op, int begin, int end, const Share& share) override;
     void run_attention(const Phase& phase);
     bool follows(int r) const;
     void deal_attention(const tercet_attention& shape, int sharers);

@@ -26,6 +26,7 @@ struct Buffer {
 struct QuantizedBuffer {
     int cols = 0, group = 0, groups = 0;
     int64_t stride = 0;
+    bool local = false; // as of slots
 };
 
 // Rows of one sequence: `whole` times its length, and `more`.
@@ -71,6 +72,7 @@ enum class PhaseKind { rows, linears, attention, select };
 struct Phase {
     PhaseKind kind;
     bool alone = false; // takes no further row operation
+    int group = 0;      // of a tower: phases of one group touch no row but their own, and run a block of rows at a time
     RowCount count; // rows of a tower's sequence: of what is written, or the queries of attention
     std::vector<RowOp> rows;
     std::vector<Linear> linears;
@@ -94,6 +96,7 @@ struct Plan {
     std::vector<Phase> phases;
     std::vector<Buffer> buffers;
     std::vector<int> slot_widths;
+    std::vector<bool> local; // slots that hold nothing from one group to the next; may be shorter than there are slots
     std::vector<QuantizedBuffer> quantized;
     int vocab = 0;
 

@@ -32,17 +32,28 @@ protected:
         });
     }
 
+    // Where local buffers begin: with which row, and in whose memory.
+    struct Share {
+        int64_t origin;
+        int thread;
+    };
+
     void run_rows(const Phase& phase, int64_t n);
     void run_linears(const Phase& phase, int64_t n);
+    // A group of phases: each thread takes blocks of rows through all of them, or, where rows are few, all threads share
+    // one phase after the other.
+    void run_group(const Phase* begin, const Phase* end, int64_t n);
     // A row operation that knows more than its row.
-    virtual void run_special(const RowOp& op, int begin, int end) = 0;
+    virtual void run_special(const RowOp& op, int begin, int end, const Share& share) = 0;
     // Throws where the n rows that the last operation wrote are not finite.
     void check_output(int64_t n, int columns, const char* what) const;
 
-    float* data(int buffer, int64_t row = 0) {
+    float* data(int buffer, int64_t row = 0, const Share& share = {}) {
         const Buffer& b = base.buffers[static_cast<size_t>(buffer)];
-        float* begin = b.slot < 0 ? output : floats() + slot_offsets[static_cast<size_t>(b.slot)];
-        return begin + row * b.width;
+        if (b.slot < 0) return output + row * b.width;
+        float* begin = floats() + slot_offsets[static_cast<size_t>(b.slot)];
+        if (!local(b.slot)) return begin + row * b.width;
+        return begin + share.thread * local_floats + (row - share.origin) * b.width;
     }
     int width(int buffer) const { return base.buffers[static_cast<size_t>(buffer)].width; }
 
@@ -61,17 +72,27 @@ private:
     };
 
     float* floats() { return reinterpret_cast<float*>(scratch.get()); }
-    int8_t* codes(int area, int64_t row) {
-        return reinterpret_cast<int8_t*>(areas[static_cast<size_t>(area)].codes.data()) +
-               row * base.quantized[static_cast<size_t>(area)].stride;
+    bool local(int slot) const {
+        return static_cast<size_t>(slot) < base.local.size() && base.local[static_cast<size_t>(slot)];
     }
-    void run_row_op(const RowOp& op, int begin, int end);
-    void run_linear_tiles(const Phase& phase, int begin, int end, int n);
+    // Of an area, where a row's codes, scales and sums are.
+    struct Codes {
+        int8_t* codes;
+        float* scale;
+        int32_t* sum;
+    };
+    Codes codes(int area, int64_t row, const Share& share);
+    void run_row_ops(const Phase& phase, int64_t begin, int64_t end, const Share& share);
+    void run_row_op(const RowOp& op, int begin, int end, const Share& share);
+    void run_linear_tiles(const Phase& phase, int begin, int end, int64_t row, int n, const Share& share);
+    void check_finite();
 
     const Plan& base;
     std::unique_ptr<Line[]> scratch; // pages that no row reaches are never touched
     std::vector<int64_t> slot_offsets;
     std::vector<Area> areas;
+    int64_t local_floats = 0; // from a thread's local buffers to the next one's
+    int64_t block_rows = 0;   // that local buffers have
     std::atomic<const std::string*> not_finite{nullptr};
 };
 

@@ -70,24 +70,22 @@ void Tower::run(int64_t n, int64_t tokens, float* embeddings) {
 }
 
 void Tower::run_chunk() {
-    for (const Phase& phase : plan->phases) {
-        switch (phase.kind) {
-        case PhaseKind::rows: run_rows(phase, rows(phase.count)); break;
-        case PhaseKind::linears: run_linears(phase, rows(phase.count)); break;
-        case PhaseKind::attention: run_attention(phase); break;
-        case PhaseKind::select: break; // a decoder's
-        }
+    const Phase* const end = plan->phases.data() + plan->phases.size();
+    for (const Phase *phase = plan->phases.data(), *next; phase != end; phase = next) {
+        next = std::find_if(phase, end, [&](const Phase& other) { return other.group != phase->group; });
+        if (phase->kind == PhaseKind::attention) run_attention(*phase);
+        else run_group(phase, next, rows(phase->count));
     }
     check_output(sequences, plan->dim, "embeddings");
 }
 
 // ---- row operations that know their sequence ----
 
-void Tower::run_special(const RowOp& op, int begin, int end) {
+void Tower::run_special(const RowOp& op, int begin, int end, const Share& share) {
     const size_t bytes = static_cast<size_t>(width(op.out)) * sizeof(float);
     const int64_t own = op.kind == RowKind::prepend ? op.from.of(length) + 1 : length;
     for (int64_t r = begin; r < end; ++r) {
-        float* y = data(op.out, r);
+        float* y = data(op.out, r, share);
         switch (op.kind) {
         case RowKind::embed: backend.row(op.matrix, ids[r], op.factor, y); break;
         case RowKind::patches: read_patch(r / own, r % own, y); break;

@@ -1,7 +1,7 @@
 // Runs a tower's plan: pictures or texts in, one row each out.
 //
-// Sequences of one length are computed as many at once as fill a chunk; all of them share a matrix product's weights, a
-// single one is enough for all threads. Keys and values are kept for one head at a time, in a thread's own block. What is
+// Sequences of one length are computed as many at once as fill a chunk; a single one is enough for all threads: between
+// two attentions each takes its block of rows through everything, in memory that stays in its cache. Keys and values are kept for one head at a time, in a thread's own block. What is
 // computed for a sequence depends on nothing else: not on its company, threads or the instruction set. Scratch memory is
 // sized when the tower is made; a run allocates nothing.
 #ifndef TERCET_ENGINE_TOWER_H
@@ -44,7 +44,7 @@ private:
 
     void run(int64_t n, int64_t tokens, float* embeddings);
     void run_chunk();
-    void run_special(const RowOp& op, int begin, int end) override;
+    void run_special(const RowOp& op, int begin, int end, const Share& share) override;
     void run_attention(const Phase& phase);
     void read_patch(int64_t sequence, int64_t index, float* to) const;
     int64_t picked(const RowOp& op, int64_t sequence) const;

@@ -32,6 +32,8 @@ public:
         }
         expect(rows(out()) == ONE, "the embedding must be one row");
         plan.dim = width(out());
+        find_groups();
+        find_local();
     }
 
 private:
@@ -39,6 +41,47 @@ private:
     const int64_t context;
     std::vector<int> tables; // hidden buffers of the position operations to come
     size_t next_table = 0;
+
+    static bool by_rows(const Phase& p) { return p.kind == PhaseKind::rows || p.kind == PhaseKind::linears; }
+
+    void find_groups() {
+        for (size_t i = 1; i < plan.phases.size(); ++i) {
+            const Phase& last = plan.phases[i - 1];
+            Phase& p = plan.phases[i];
+            const bool joins = by_rows(last) && by_rows(p) && !last.alone && !p.alone && last.count == p.count;
+            p.group = last.group + !joins;
+        }
+    }
+
+    // What is always written in the group that reads it needs no more memory than a block of rows, in a thread's cache.
+    void find_local() {
+        std::vector<int> written_in(plan.buffers.size(), -1), quantized_in(plan.quantized.size(), -1);
+        plan.local.assign(plan.slot_widths.size(), true);
+        for (QuantizedBuffer& area : plan.quantized) area.local = true;
+        for (const Phase& p : plan.phases) {
+            const auto read = [&](int buffer) {
+                if (buffer < 0 || written_in[static_cast<size_t>(buffer)] == p.group) return;
+                const int slot = plan.buffers[static_cast<size_t>(buffer)].slot;
+                if (slot >= 0) plan.local[static_cast<size_t>(slot)] = false;
+            };
+            const auto write = [&](int buffer) { written_in[static_cast<size_t>(buffer)] = p.group; };
+            for (const RowOp& r : p.rows) {
+                read(r.a);
+                read(r.b);
+                if (r.kind == RowKind::quantize) quantized_in[static_cast<size_t>(r.out)] = p.group;
+                else write(r.out);
+            }
+            for (const Linear& linear : p.linears) {
+                if (linear.quantized < 0) read(p.input);
+                else if (quantized_in[static_cast<size_t>(linear.quantized)] != p.group)
+                    plan.quantized[static_cast<size_t>(linear.quantized)].local = false;
+                write(linear.out);
+            }
+            if (p.kind != PhaseKind::attention) continue;
+            for (const int buffer : {p.q, p.k, p.v}) read(buffer);
+            write(p.out);
+        }
+    }
 
     void read_patches() {
         op = &spec.ops.front();

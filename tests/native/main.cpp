@@ -19,6 +19,7 @@ const Part PARTS[] = {
     {"attention", sweep::sweep_attention},
     {"pool", sweep::sweep_pool},
     {"engine", sweep::sweep_engine},
+    {"towers", sweep::sweep_towers},
     {"digest", sweep::sweep_digest},
 };
 

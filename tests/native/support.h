@@ -83,6 +83,7 @@ int64_t sweep_floats(const Options& options);
 int64_t sweep_attention(const Options& options);
 int64_t sweep_pool(const Options& options);
 int64_t sweep_engine(const Options& options);
+int64_t sweep_towers(const Options& options);
 
 } // namespace sweep
 #endif
