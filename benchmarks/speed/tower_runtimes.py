@@ -1,4 +1,4 @@
-"""Image towers in every runtime, as participants of `benchmarks/towers.py`: each loads one file, and is timed on pictures.
+"""Image towers in every runtime, for `benchmarks/towers.py`: a participant loads one file and is timed on pictures.
 
 `ours` reads a model folder; `torch` a transformers folder; `onnxruntime` and `openvino` an ONNX file, float32 or with
 quantized matrices. OpenVINO is given the batch as a constant, which it runs faster; for others it is open.
@@ -52,11 +52,12 @@ class Tower:
         return np.asarray(self.runs[batch](pictures(batch)), np.float32).tolist()
 
     def time(self, batch: int, least: float) -> float:
-        """Median seconds of a call, of as many as fill `least` seconds, two at least; one goes before them."""
+        """Median seconds of a call, of as many as fill `least` seconds; short ones have one call before them."""
         given, taken = pictures(batch), []
-        self.runs[batch](given)
+        if batch == 1:
+            self.runs[batch](given)
         end = time.perf_counter() + least
-        while len(taken) < 2 or time.perf_counter() < end:
+        while not taken or time.perf_counter() < end:
             begin = time.perf_counter()
             self.runs[batch](given)
             taken.append(time.perf_counter() - begin)
@@ -67,13 +68,13 @@ class Tower:
         now = _memory()
         return {name: round((now[name] - self.before[name]) / 1e6, 1) for name in ("resident_mb", "peak_mb")}
 
-    def _ours(self, batch: int) -> Callable[[Any], Any]:
+    def _ours(self, _batch: int) -> Callable[[Any], Any]:
         from tercet.runtime.towers import Encoder
 
         self.kept = self.kept or Encoder.open(self.path, threads=self.threads)
         return self.kept.encode_pixels
 
-    def _torch(self, batch: int) -> Callable[[Any], Any]:
+    def _torch(self, _batch: int) -> Callable[[Any], Any]:
         import torch
         from transformers import CLIPVisionModelWithProjection
 
@@ -87,7 +88,7 @@ class Tower:
 
         return run
 
-    def _onnxruntime(self, batch: int) -> Callable[[Any], Any]:
+    def _onnxruntime(self, _batch: int) -> Callable[[Any], Any]:
         import onnxruntime
 
         if self.kept is None:
