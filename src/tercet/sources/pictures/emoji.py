@@ -112,8 +112,8 @@ def _split(code: str, vendor: str, both: bool) -> Split:
     """Where one vendor's drawing of an emoji goes; `both` says that the other vendor's is there as well."""
     if vendor not in SEEN:
         return "unseen"
-    set_aside, split = SET_ASIDE.get(bucket(code, 20), (None, "train"))
-    return split if both and vendor == set_aside else "train"
+    aside = SET_ASIDE.get(bucket(code, 20))
+    return aside[1] if aside and both and vendor == aside[0] else "train"
 
 
 def _captions(names: list[str]) -> tuple[str, ...]:

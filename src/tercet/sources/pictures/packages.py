@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from tercet.errors import FormatError, ModelError
 from tercet.sources import cache
@@ -119,7 +119,7 @@ class _Plain:
 
 def _members(file: IO[bytes], origin: str, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
     try:
-        with tarfile.open(fileobj=_Plain(file, origin), mode="r|") as archive:
+        with tarfile.open(fileobj=cast(IO[bytes], _Plain(file, origin)), mode="r|") as archive:
             for count, member in enumerate(archive):
                 name = member.name.removeprefix("./")
                 if count >= MAX_MEMBERS:
