@@ -1,0 +1,162 @@
+"""Opens picture files that nobody vouches for: a decoded picture of bounded size, or one line that says why not.
+
+The size in the header is judged before a byte is decoded. What a picture takes is itself, its RGB copy, and what the
+format keeps beside it: a progressive JPEG all its coefficients, WebP two canvases. Together they may be at most
+MAX_DECODED: 67 million pixels of a plain JPEG, 33 million of an RGBA PNG, 27 million of a progressive JPEG. Large
+pictures are decoded and worked on one at a time, whatever the number of threads, so that memory is bounded for all of
+them together: hence `opened`, which holds the turn until the picture has been used.
+
+Refused: animations (which frame is meant?), 32-bit and float samples, formats other than FORMATS, and what is no
+regular file. 16-bit samples are cut to their high bytes; Pillow's own conversion of 16-bit grey clips at 255, which
+makes such pictures white. EXIF orientation is applied, as transformers' load_image does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.artifact import open_regular
+from tercet.errors import FormatError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["FORMATS", "SUFFIXES", "open_picture", "opened"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+MAX_FILE = 64 << 20
+MAX_DECODED = 256 << 20
+BLOCK = 64 << 20  # above what malloc ever takes from a heap: such blocks go back to the system at once
+LARGE = 24 << 20  # bytes decoded; larger ones wait for each other
+BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2}  # a pixel, in Pillow's memory; others 4
+BESIDE = {"WEBP": 16, "TIFF": 4}  # a pixel, while it is decoded
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
+ORIENTATION = 0x0112
+
+_one_large = threading.Lock()
+
+
+@contextlib.contextmanager
+def opened(source: str | Path | bytes | NDArray[np.uint8], name: str | None = None) -> Iterator[Image]:
+    """A decoded picture, upright, of one of MODES; if it is large, no other large one is open meanwhile.
+
+    Args:
+        source: a path, a file's content, or pixels uint8[h, w, 3].
+        name: what errors call it; the path if absent.
+
+    Raises FormatError, one line: not there, no picture, cut off, animated, too large.
+    """
+    where = name or (str(source) if isinstance(source, str | Path) else "picture")
+    images = _pillow()
+    if isinstance(source, np.ndarray):
+        yield images.fromarray(source)
+        return
+    with _file(source, where) as file:
+        with _refused(where):
+            picture = images.open(file, formats=FORMATS)
+            cost = _cost(picture, where)
+        with _one_large if cost > LARGE else contextlib.nullcontext():
+            with _refused(where):
+                picture.load()
+                picture = _usual(picture)
+            yield picture
+
+
+def open_picture(source: str | Path | bytes, name: str | None = None) -> Image:
+    """As `opened`, for one picture at a time."""
+    with opened(source, name) as picture:
+        return picture
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image, TiffImagePlugin  # noqa: F401  (named, so that its absence is found here)
+    except ImportError:
+        raise FormatError("pictures are read with Pillow; pip install 'tercet[images]'") from None
+    # In blocks of the default 16 MB, pictures would lie in the heap of the thread that made them, and stay there.
+    if Image.core.get_block_size() < BLOCK:
+        Image.core.set_block_size(BLOCK)
+    # The size is judged here; Pillow's own warning would only add lines to stderr.
+    if not any(item[2] is Image.DecompressionBombWarning for item in warnings.filters):
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return Image
+
+
+@contextlib.contextmanager
+def _file(source: str | Path | bytes, where: str) -> Iterator[Any]:
+    if isinstance(source, bytes):
+        if len(source) > MAX_FILE:
+            raise FormatError(f"{where}: {len(source) >> 20} MB; at most {MAX_FILE >> 20} are read")
+        yield io.BytesIO(source)
+        return
+    with os.fdopen(open_regular(Path(source)), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE:
+            raise FormatError(f"{where}: {size >> 20} MB; at most {MAX_FILE >> 20} are read")
+        yield file
+
+
+@contextlib.contextmanager
+def _refused(where: str) -> Iterator[None]:
+    """Whatever a decoder raises, in one line: they raise nearly everything."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
+    except FormatError:
+        raise
+    except UnidentifiedImageError:
+        raise FormatError(f"{where}: no picture of a known format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise FormatError(f"{where}: far too many pixels; make it smaller") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise FormatError(f"{where}: cannot be decoded: {reason}; is it whole?") from None
+
+
+def _cost(picture: Any, where: str) -> int:
+    """Bytes that decoding takes. Raises FormatError: animated, of an unusual kind, or more than MAX_DECODED."""
+    # A JPEG of several pictures (MPO: previews, depth maps) is a still; its first picture is the one.
+    if picture.format != "MPO" and getattr(picture, "is_animated", False):
+        raise FormatError(f"{where}: animated or of several pages; save the picture that is meant")
+    if picture.mode in ("I", "F"):
+        raise FormatError(f"{where}: samples of 32 bits; save it with 8 or 16")
+    own = BYTES.get(picture.mode, 4)
+    beside = BESIDE.get(picture.format, 0) + (0 if picture.mode == "RGB" else 4)
+    if picture.format in ("JPEG", "MPO") and picture.info.get("progressive"):
+        beside += 6
+    if picture.getexif().get(ORIENTATION, 1) != 1:
+        beside += own
+    cost = int(picture.width) * int(picture.height) * (own + beside)
+    if cost > MAX_DECODED:
+        size = f"{picture.width} x {picture.height}"
+        raise FormatError(
+            f"{where}: {size} pixels take {cost >> 20} MB to decode; at most {MAX_DECODED >> 20}, make it smaller"
+        )
+    return cost
+
+
+def _usual(picture: Image) -> Image:
+    """Upright, 8 bits a sample."""
+    from PIL import Image as images
+    from PIL import ImageOps
+
+    if picture.mode.startswith("I;16"):
+        info = picture.info
+        picture = images.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        picture.info = info
+    elif picture.mode not in MODES:
+        picture = picture.convert("RGB")
+    ImageOps.exif_transpose(picture, in_place=True)
+    return picture
