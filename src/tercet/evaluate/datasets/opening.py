@@ -1,0 +1,109 @@
+"""From what a user types to a `PictureSet`: a path tells by what is there, anything else is a name.
+
+pictures.csv .tsv .jsonl                a table
+set.tar, or a folder with tars          webdataset; in test/ (or val, validation) where there is such a folder
+a folder of folders                     classes; likewise
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tercet.errors import FormatError
+from tercet.evaluate.datasets.built_in import BUILT_IN, built_in
+from tercet.evaluate.datasets.folders import class_folders
+from tercet.evaluate.datasets.named import NAMED, Named, classes_of, place_of, templates_of
+from tercet.evaluate.datasets.sample import TEMPLATES, PictureSet, Sample, lines
+from tercet.evaluate.datasets.tables import SUFFIXES, table
+from tercet.evaluate.datasets.webdataset import read_tars, tars_in
+
+__all__ = ["open_set"]
+
+SPLITS = ("test", "val", "validation")
+
+
+def open_set(source: str | Path) -> PictureSet:
+    """Opens a dataset. Raises FormatError: no such path or name, not downloaded, not understood."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return _from_path(path)
+    own = built_in(str(source))
+    if own is not None:
+        return own
+    named = NAMED.get(str(source))
+    if named is None:
+        names = ", ".join((*BUILT_IN, *NAMED))
+        raise FormatError(f"{str(source)[:200]}: no such file or folder, and no name of a dataset; names: {names}")
+    return _named(named)
+
+
+def _from_path(path: Path) -> PictureSet:
+    if path.suffix.lower() in SUFFIXES:
+        task, classes, samples = table(path)
+        metric = "top1" if classes else "recall"
+        return PictureSet(path.stem, task, metric, classes, _templates(path.parent), samples)  # type: ignore[arg-type]
+    if path.suffix.lower() == ".tar":
+        return _tars(path.stem, [path], path.parent, None)
+    if not path.is_dir():
+        raise FormatError(f"{path}: give a folder of class folders, a .csv, .tsv, .jsonl, or webdataset tars")
+    part = _part(path)
+    tars = tars_in(part)
+    if tars:
+        return _tars(path.name, tars, path, None)
+    classes, samples = class_folders(part)
+    return PictureSet(path.name, "classification", "top1", classes, _templates(path), samples, _training(path))
+
+
+def _named(named: Named) -> PictureSet:
+    place = place_of(named)
+    part = _part(place)
+    tars = tars_in(part)
+    if tars:
+        return _tars(named.name, tars, place, named)
+    if named.task == "retrieval":
+        found = sorted(file for file in part.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not found:
+            raise FormatError(f"{part}: neither tars nor a table of captions; get {named.download}")
+        task, _, samples = table(found[0])
+        if task != "retrieval":
+            raise FormatError(f"{found[0]}: no captions in it; {named.name} is a retrieval set")
+        return PictureSet(named.name, "retrieval", "recall", (), TEMPLATES, samples)
+    folders, samples = class_folders(part)
+    known = lines(place / "classnames.txt") or (classes_of(named) if named.classes else folders)
+    if len(known) != len(folders):
+        raise FormatError(f"{part}: {len(folders)} class folders, but {named.name} has {len(known)} classes")
+    prompts = lines(place / "zeroshot_classification_templates.txt") or templates_of(named)
+    return PictureSet(named.name, "classification", named.metric, known, prompts, samples, _training(place))
+
+
+def _tars(name: str, tars: list[Path], place: Path, named: Named | None) -> PictureSet:
+    classes = lines(place / "classnames.txt") or lines(place.parent / "classnames.txt")
+    kind = lines(place / "dataset_type.txt")
+    captioned = named.task == "retrieval" if named else kind == ("retrieval",) or classes is None
+    if captioned:
+        return PictureSet(name, "retrieval", "recall", (), TEMPLATES, lambda: read_tars(tars))
+    prompts = lines(place / "zeroshot_classification_templates.txt")
+    if named is not None:
+        classes = classes or classes_of(named)
+        prompts = prompts or templates_of(named)
+    metric = named.metric if named else "top1"
+    return PictureSet(
+        name, "classification", metric, classes or (), prompts or TEMPLATES, lambda: read_tars(tars), _training(place)
+    )
+
+
+def _part(folder: Path) -> Path:
+    return next((folder / split for split in SPLITS if (folder / split).is_dir()), folder)
+
+
+def _training(folder: Path) -> Callable[[], Iterator[Sample]] | None:
+    train = folder / "train"
+    if not train.is_dir() or not any((folder / split).is_dir() for split in SPLITS):
+        return None
+    tars = tars_in(train)
+    return (lambda: read_tars(tars)) if tars else class_folders(train)[1]
+
+
+def _templates(folder: Path) -> tuple[str, ...]:
+    return lines(folder / "zeroshot_classification_templates.txt") or TEMPLATES

@@ -1,0 +1,64 @@
+"""A float model of two towers in torch, for `Clip`: what a packed one is compared with.
+
+It runs the operations of the family's own program on the source's float32 weights, so CLIP, SigLIP and open_clip's
+checkpoints are one thing here; that program against transformers' own model is what the families' tests compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tercet.calibrate.forward import Buffers, run
+from tercet.errors import ModelError
+from tercet.families import SUPPORTED_TOWERS, towers
+from tercet.patches import patches
+from tercet.program import Program, Towers
+from tercet.runtime.clip import Clip
+from tercet.runtime.labels import Labels
+from tercet.runtime.pictures import Preprocessor
+from tercet.sources import Source
+
+__all__ = ["FloatEncoder", "open_float"]
+
+
+class FloatEncoder:
+    """Two programs over float32 tensors."""
+
+    def __init__(self, towers: Towers, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+        self._towers = towers
+        self._weights = {name: torch.from_numpy(np.array(tensors[name], np.float32)) for name in towers.weights}
+        self.dim = towers.dim
+        self.image_size = (towers.image_size, towers.image_size)
+        self.context = towers.text.context
+        self.logit_scale = float(self._weights[towers.scale].exp())
+        self.logit_bias = float(self._weights[towers.bias]) if towers.bias else 0.0
+
+    def encode_pixels(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[n, dim] of float32[n, 3, h, w]."""
+        return self._run(self._towers.image, torch.from_numpy(patches(pixels, self._towers.patch_size)))
+
+    def encode_ids(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[n, dim] of int64[n, context]."""
+        return self._run(self._towers.text, torch.from_numpy(ids))
+
+    def _run(self, program: Program, rows: torch.Tensor) -> NDArray[np.float32]:
+        buffers: Buffers = {program.ops[0].inputs[0]: rows}
+        with torch.inference_mode():
+            for op in program.ops:
+                run(program, op, buffers, self._weights)
+        return np.asarray(buffers["embedding"][:, 0].numpy(), np.float32)
+
+
+def open_float(source: Source) -> Clip:
+    """The model of a source. Raises ModelError where it has not two towers."""
+    kind = source.config.get("model_type")
+    if kind not in SUPPORTED_TOWERS:
+        known = ", ".join(SUPPORTED_TOWERS)
+        raise ModelError(f"{source.name}: {kind} is no model of pictures and texts; supported are {known}")
+    encoder = FloatEncoder(towers(source.config), source.tensors())
+    labels = Labels.open(source.folder, encoder.context)
+    return Clip(encoder, Preprocessor.open(source.folder), labels, source.name, source.fingerprint)

@@ -1,0 +1,120 @@
+"""Classification, probe and bootstrap, each against what it is by definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fake_clip
+from tercet.errors import EngineError, TercetError
+from tercet.evaluate.bootstrap import paired
+from tercet.evaluate.probe import probe
+from tercet.evaluate.zeroshot import average_precision, class_vectors, mean_per_class, rank_of_label
+from tercet.runtime.clip import normalized
+
+
+def test_a_class_is_the_mean_of_its_normalised_prompts() -> None:
+    clip = fake_clip.clip()
+    templates = ["a photo of a {c}.", "{} thing, {}"]
+    made = class_vectors(clip, ["red", "blue"], templates)
+    for row, name in zip(made, ["red", "blue"], strict=True):
+        prompts = [f"a photo of a {name}.", f"{name} thing, {name}"]
+        vectors = [vector / np.linalg.norm(vector) for vector in clip.texts(prompts)]
+        mean = np.mean(vectors, axis=0)
+        np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-6)
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 30), classes=st.integers(1, 8), coarse=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_the_rank_is_the_place_in_a_sorted_list(seed: int, n: int, classes: int, coarse: bool) -> None:
+    rng = np.random.default_rng(seed)
+    pictures = rng.standard_normal((n, 4)).astype(np.float32)
+    names = rng.standard_normal((classes, 4)).astype(np.float32)
+    if coarse:
+        pictures, names = np.sign(pictures), np.sign(names)
+    labels = rng.integers(0, classes, n)
+    made = rank_of_label(pictures, names, labels)
+    for row, label, rank in zip(pictures, labels, made, strict=True):
+        scores = names @ row
+        assert sorted(range(classes), key=lambda c: (-float(scores[c]), c)).index(label) == rank
+
+
+def test_the_mean_per_class_weighs_classes_alike() -> None:
+    assert mean_per_class(np.array([True, True, True, False]), np.array([0, 0, 0, 4])) == 0.5
+
+
+def test_average_precision_by_hand() -> None:
+    truth = np.array([True, False, True, False])
+    assert average_precision(np.float32([4, 3, 2, 1]), truth) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision(np.float32([1, 3, 2, 4]), truth) == pytest.approx((1 / 3 + 2 / 4) / 2)
+
+
+@pytest.mark.parametrize("value", [0, np.nan, np.inf])
+def test_a_vector_without_direction_is_an_error(value: float) -> None:
+    with pytest.raises(EngineError, match="not finite"):
+        normalized(np.full((2, 3), value, np.float32))
+
+
+def test_the_probe_learns_what_is_linear_and_not_what_is_noise() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((5, 16)).astype(np.float32) * 3
+    labels, tests = rng.integers(0, 5, 400), rng.integers(0, 5, 200)
+    noisy = [
+        normalized(centres[who] + rng.standard_normal((len(who), 16)).astype(np.float32)) for who in (labels, tests)
+    ]
+    right = probe(noisy[0], labels, noisy[1], 5).argmax(axis=1) == tests
+    assert right.mean() > 0.97
+    shuffled = probe(noisy[0], rng.permutation(labels), noisy[1], 5).argmax(axis=1) == tests
+    assert shuffled.mean() < 0.4
+    with pytest.raises(TercetError, match="too few"):
+        probe(noisy[0][:3], labels[:3], noisy[1], 5)
+
+
+def test_the_probe_is_ridge_regression() -> None:
+    """As the normal equations with an intercept give it, at the strength it chose."""
+    rng = np.random.default_rng(1)
+    x, labels = normalized(rng.standard_normal((60, 4)).astype(np.float32)), rng.integers(0, 3, 60)
+    made = probe(x, labels, x[:7], 3)
+    centred = x - x.mean(axis=0)
+    unit = np.linalg.eigvalsh(centred.T.astype(np.float64) @ centred).mean()
+    y = np.eye(3)[labels]
+    fits = []
+    for strength in (10.0**power for power in range(-6, 3)):
+        gram = centred.T @ centred + strength * unit * np.eye(4)
+        weights = np.linalg.solve(gram, centred.T @ (y - y.mean(axis=0)))
+        fits.append(x[:7] @ weights + y.mean(axis=0) - x.mean(axis=0) @ weights)
+    assert min(np.abs(fit - made).max() for fit in fits) < 1e-5
+
+
+def test_the_bootstrap_s_interval_has_the_normal_one_s_width() -> None:
+    rng = np.random.default_rng(2)
+    one, other = rng.random(5000) < 0.7, rng.random(5000) < 0.68
+    made = paired(one, other)
+    difference = one.astype(float) - other
+    error = 1.96 * difference.std() / np.sqrt(5000)
+    assert made.value == pytest.approx(difference.mean())
+    assert made.high - made.low == pytest.approx(2 * error, rel=0.05)
+    assert made.low < made.value < made.high
+
+
+def test_queries_of_a_group_are_drawn_together() -> None:
+    rng = np.random.default_rng(3)
+    one, other = np.repeat(rng.random(300) < 0.6, 10), np.repeat(rng.random(300) < 0.6, 10)
+    apart, together = paired(one, other), paired(one, other, np.repeat(np.arange(300), 10))
+    assert together.high - together.low == pytest.approx(np.sqrt(10) * (apart.high - apart.low), rel=0.1)
+    ungrouped = paired(one[::10], other[::10])
+    assert together.high - together.low == pytest.approx(ungrouped.high - ungrouped.low, rel=0.05)
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    hits = np.random.default_rng(4).random(50) < 0.5
+    assert paired(hits, hits).as_dict() == {"value": 0, "low": 0, "high": 0}
+
+
+def test_results_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(TercetError, match="paired"):
+        paired([1, 0], [1])
+    with pytest.raises(TercetError, match="paired"):
+        paired([], [])
