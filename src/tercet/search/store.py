@@ -1,0 +1,216 @@
+"""An index on disk: a folder of segments, each written in one step and never changed.
+
+    index.json                          what it is: model fingerprint, dimension, folder
+    segment-00000001.safetensors        vectors f16[n, dim] of length 1, entries u8[bytes]: JSON
+
+Reading it is replaying its segments in order: an entry takes the place of an earlier one of the same path; a path in
+`gone` takes it out; a segment that is `whole` starts from nothing. So a process that dies, however it dies, loses what
+was not yet in a segment, and nothing else. A whole segment is written when many have gathered; what came before it is
+then removed, and would change nothing if it stayed.
+
+float16 costs a ten-thousandth of a cosine. Files are read without trust: as safetensors, by Tercet's own checks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet import fsio
+from tercet.artifact import open_regular, strict_json
+from tercet.artifact.header import lay_out, parse_header
+from tercet.errors import FormatError, StorageError
+
+__all__ = ["ABOUT", "Entry", "Index"]
+
+ABOUT = "index.json"
+VERSION = 1
+MAX_ENTRIES = 1 << 30  # bytes of JSON in a segment
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the folder.
+
+    Attributes:
+        path: relative to the folder, "/" between parts.
+        size, mtime_ns: as the file system tells.
+        sha256: hexadecimal, of the content.
+        refused: why it has no vector; None where it has one.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    refused: str | None = None
+
+
+@dataclass
+class Index:
+    """An opened index.
+
+    Attributes:
+        place: its folder.
+        about: model (a name), fingerprint, dim, folder (absolute path of the pictures).
+        entries: by path.
+        vectors: float16[dim] by path, for those not refused.
+        segments: names of the files they came from.
+    """
+
+    place: Path
+    about: dict[str, Any]
+    entries: dict[str, Entry] = field(default_factory=dict)
+    vectors: dict[str, NDArray[np.float16]] = field(default_factory=dict)
+    segments: list[str] = field(default_factory=list)
+
+    @classmethod
+    def create(cls, place: str | Path, *, model: str, fingerprint: str, dim: int, folder: str) -> Index:
+        """A new index on disk. Raises StorageError where something else is there."""
+        place = Path(place)
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise StorageError(f"cannot write {place}: something else is there; choose another name")
+        about = {"model": model, "fingerprint": fingerprint, "dim": dim, "folder": folder}
+        text = json.dumps({"format": "tercet-index", "version": VERSION, **about}, indent=1, ensure_ascii=True)
+        fsio.atomic_file(place / ABOUT, text.encode() + b"\n")
+        return cls(place, about)
+
+    @classmethod
+    def open(cls, place: str | Path) -> Index:
+        """Reads an index. Raises FormatError where it is missing, damaged or none."""
+        place = Path(place)
+        about = _about(place)
+        index = cls(place, about)
+        for path in sorted(place.glob("segment-" + "[0-9]" * 8 + ".safetensors")):
+            index._replay(path)
+        return index
+
+    def matrix(self) -> tuple[list[str], NDArray[np.float32]]:
+        """Paths in order, and float32[n, dim]."""
+        paths = sorted(self.vectors)
+        if not paths:
+            return [], np.zeros((0, self.about["dim"]), np.float32)
+        return paths, np.stack([self.vectors[path] for path in paths]).astype(np.float32)
+
+    def add(self, entries: Iterable[Entry], vectors: Mapping[str, NDArray[np.float32]], gone: Iterable[str]) -> None:
+        """Appends a segment. `vectors` are of length 1, for each entry that is not refused. Raises StorageError."""
+        rows = {path: np.asarray(vector, np.float16) for path, vector in vectors.items()}
+        chosen, left = list(entries), sorted(gone)
+        if not chosen and not left:
+            return
+        self._write(chosen, rows, left, whole=False)
+        self._apply(chosen, rows, left)
+
+    def compact(self) -> None:
+        """One segment in place of many. Raises StorageError."""
+        old = self.segments
+        if len(old) < 2:
+            return
+        self.segments = []
+        self._write(list(self.entries.values()), self.vectors, [], whole=True, after=old[-1])
+        for name in old:
+            (self.place / name).unlink(missing_ok=True)
+
+    def _apply(self, entries: list[Entry], rows: Mapping[str, NDArray[np.float16]], gone: list[str]) -> None:
+        for path in gone:
+            self.entries.pop(path, None)
+            self.vectors.pop(path, None)
+        for entry in entries:
+            self.entries[entry.path] = entry
+            self.vectors.pop(entry.path, None)
+            if entry.refused is None:
+                self.vectors[entry.path] = rows[entry.path]
+
+    def _write(
+        self,
+        entries: list[Entry],
+        rows: Mapping[str, NDArray[np.float16]],
+        gone: list[str],
+        *,
+        whole: bool,
+        after: str | None = None,
+    ) -> None:
+        listed = [entry for entry in entries if entry.refused is None]
+        matrix = np.stack([rows[entry.path] for entry in listed]) if listed else np.zeros((0, self.about["dim"]), "f2")
+        told = {"whole": whole, "entries": [asdict(entry) for entry in entries], "gone": gone}
+        text = np.frombuffer(json.dumps(told, ensure_ascii=True).encode(), np.uint8)
+        arrays: dict[str, NDArray[Any]] = {"entries": text}
+        if len(matrix):
+            arrays["vectors"] = np.ascontiguousarray(matrix)
+        last = after or (self.segments[-1] if self.segments else "segment-00000000.safetensors")
+        name = f"segment-{int(last[8:16]) + 1:08d}.safetensors"
+        header, order = lay_out(arrays)
+        fsio.atomic_file(self.place / name, (header, *(arrays[key] for key in order)))
+        self.segments.append(name)
+
+    def _replay(self, path: Path) -> None:
+        told, matrix = _segment(path, self.about["dim"])
+        try:
+            entries = [Entry(**item) for item in told["entries"]]
+            gone = [str(item) for item in told["gone"]]
+            if not all(_sound(entry) for entry in entries):
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise FormatError(f"{path}: entries of an unknown form; make the index again") from None
+        listed = [entry.path for entry in entries if entry.refused is None]
+        if len(listed) != len(matrix):
+            raise FormatError(f"{path}: {len(matrix)} vectors for {len(listed)} pictures; make the index again")
+        if told.get("whole") is True:
+            self.entries, self.vectors, self.segments = {}, {}, []
+        self._apply(entries, dict(zip(listed, matrix, strict=True)), gone)
+        self.segments.append(path.name)
+
+
+def _about(place: Path) -> dict[str, Any]:
+    path = place / ABOUT
+    if not path.is_file():
+        raise FormatError(f"{place}: no index; make one with: tercet index FOLDER -m MODEL -o {place}")
+    about = strict_json.parse(_bytes(path, strict_json.MAX_JSON), str(path))
+    kinds = {"model": str, "fingerprint": str, "dim": int, "folder": str}
+    if not isinstance(about, dict) or about.get("format") != "tercet-index" or about.get("version") != VERSION:
+        raise FormatError(f"{path}: no index of a version this Tercet reads; make it again")
+    if not all(type(about.get(key)) is kind for key, kind in kinds.items()) or not 0 < about["dim"] < 1 << 20:
+        raise FormatError(f"{path}: its values are not those of an index; make it again")
+    return {key: about[key] for key in kinds}
+
+
+def _bytes(path: Path, limit: int) -> bytes:
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read(limit + 1)
+
+
+def _segment(path: Path, dim: int) -> tuple[dict[str, Any], NDArray[np.float16]]:
+    descriptor = open_regular(path)
+    with os.fdopen(descriptor, "rb") as file:
+        tensors = parse_header(descriptor, str(path))
+        text, vectors = tensors.get("entries"), tensors.get("vectors")
+        if text is None or text.dtype != "U8" or text.end - text.start > MAX_ENTRIES:
+            raise FormatError(f"{path}: no list of entries; make the index again")
+        file.seek(text.start)
+        try:
+            told = json.loads(file.read(text.end - text.start))
+        except (ValueError, RecursionError):
+            raise FormatError(f"{path}: its list of entries is no JSON; make the index again") from None
+        if not isinstance(told, dict):
+            raise FormatError(f"{path}: its list of entries is no JSON object; make the index again")
+        if vectors is None:
+            return told, np.zeros((0, dim), np.float16)
+        if vectors.dtype != "F16" or len(vectors.shape) != 2 or vectors.shape[1] != dim:
+            raise FormatError(f"{path}: vectors are not f16[n, {dim}]; make the index again")
+        file.seek(vectors.start)
+        matrix = np.frombuffer(file.read(vectors.end - vectors.start), np.float16).reshape(vectors.shape)
+    if not np.isfinite(matrix).all():
+        raise FormatError(f"{path}: vectors that are not finite; make the index again")
+    return told, matrix
+
+
+def _sound(entry: Entry) -> bool:
+    texts = (entry.path, entry.sha256, entry.refused or "")
+    return all(isinstance(text, str) for text in texts) and type(entry.size) is int and type(entry.mtime_ns) is int

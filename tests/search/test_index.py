@@ -1,0 +1,272 @@
+"""The index: up to date is the same as from scratch, whatever happened to the folder; what stops it loses little."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fake_clip
+import hostile_pictures
+from fake_clip import COLOURS, paint
+from tercet import fsio
+from tercet.errors import FormatError, ModelError, StorageError
+from tercet.search import Index, build, find
+from tercet.search.sheet import sheet
+
+CLIP = fake_clip.clip()
+
+
+def contents(place: Path) -> tuple[list[str], np.ndarray, dict[str, str]]:
+    index = Index.open(place)
+    refused = {path: entry.refused for path, entry in index.entries.items() if entry.refused}
+    return *index.matrix(), refused
+
+
+def same(one: Path, other: Path) -> None:
+    first, second = contents(one), contents(other)
+    assert first[0] == second[0]
+    np.testing.assert_array_equal(first[1], second[1])
+    assert first[2] == second[2]
+    for query in ("a red thing", "blue"):
+        assert find(Index.open(one), CLIP, query, 5) == find(Index.open(other), CLIP, query, 5)
+
+
+STEP = st.tuples(
+    st.sampled_from(["paint", "spoil", "delete", "touch", "rename", "update"]),
+    st.integers(0, 5),
+    st.sampled_from(sorted(COLOURS)),
+    st.integers(0, 3),
+)
+
+
+def act(folder: Path, kind: str, number: int, colour: str, seed: int, clock: list[int]) -> None:
+    path = folder / ("sub" if number % 2 else ".") / f"{number}.png"
+    clock[0] += 1
+    if kind == "paint":
+        paint(path, colour, seed)
+    elif kind == "spoil":
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"no picture" * (seed + 1))
+    elif path.exists() and kind == "delete":
+        path.unlink()
+    elif path.exists() and kind == "rename":
+        path.rename(folder / f"renamed-{number}.png")
+    if path.exists():
+        os.utime(path, ns=(clock[0] * 10**9, clock[0] * 10**9))
+
+
+@given(steps=st.lists(STEP, max_size=14))
+@settings(max_examples=25, deadline=None)
+def test_kept_up_to_date_is_made_from_scratch(steps: list[tuple[str, int, str, int]]) -> None:
+    clock = [10**6]
+    with tempfile.TemporaryDirectory() as name:
+        folder, kept, fresh = Path(name, "pictures"), Path(name, "kept"), Path(name, "fresh")
+        folder.mkdir()
+        for kind, *rest in steps:
+            if kind == "update":
+                build(folder, CLIP, kept, batch=2, workers=2)
+            else:
+                act(folder, kind, *rest, clock)
+        build(folder, CLIP, kept, batch=3, workers=1)
+        build(folder, CLIP, fresh, batch=2, workers=2)
+        same(kept, fresh)
+
+
+def gallery(folder: Path) -> Path:
+    for number, colour in enumerate(COLOURS):
+        for seed in range(3):
+            paint(folder / colour / f"{number}-{seed}.png", colour, seed)
+    return folder
+
+
+def test_words_find_their_pictures(tmp_path: Path) -> None:
+    report = build(gallery(tmp_path / "in"), CLIP, tmp_path / "index")
+    assert (report.added, report.pictures, report.refused) == (18, 18, [])
+    index = Index.open(tmp_path / "index")
+    for colour in COLOURS:
+        hits = find(index, CLIP, f"a photo of a {colour} thing", 3)
+        assert {Path(hit.path).parent.name for hit in hits} == {colour}
+        assert hits == sorted(hits, key=lambda hit: -hit.score)
+        assert hits[0].score > 0.95
+    assert len(find(index, CLIP, "red", 100)) == 18
+    again = find(index, CLIP, tmp_path / "in" / "blue" / "2-1.png", 1)
+    assert again[0].path.startswith("blue/")
+    assert again[0].score == pytest.approx(1, abs=1e-3)
+
+
+def test_the_search_is_exact(tmp_path: Path) -> None:
+    build(gallery(tmp_path / "in"), CLIP, tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    paths, matrix = index.matrix()
+    query = CLIP.texts(["red green"])[0]
+    scores = matrix @ (query / np.linalg.norm(query))
+    best = sorted(zip(-scores, paths, strict=True))[:7]
+    made = find(index, CLIP, "red green", 7)
+    np.testing.assert_allclose([hit.score for hit in made], [-score for score, _ in best], atol=1e-6)
+    assert {hit.path for hit in made} == {path for _, path in best}
+
+
+def test_nothing_is_embedded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = gallery(tmp_path / "in")
+    build(folder, CLIP, tmp_path / "index")
+    for path in folder.rglob("*.png"):
+        os.utime(path, ns=(1, 1))
+    paint(folder / "new.png", "red", 9)
+    paint(folder / "red" / "0-0.png", "blue", 9)
+    (folder / "blue" / "2-0.png").unlink()
+    seen: list[int] = []
+    encode = fake_clip.Colours.encode_pixels
+    monkeypatch.setattr(
+        fake_clip.Colours, "encode_pixels", lambda self, pixels: seen.append(len(pixels)) or encode(self, pixels)
+    )
+    report = build(folder, CLIP, tmp_path / "index")
+    assert sum(seen) == 2
+    assert (report.added, report.changed, report.removed, report.kept) == (1, 1, 1, 16)
+
+
+def test_an_interrupted_index_goes_on_where_it_was(tmp_path: Path) -> None:
+    folder, place = gallery(tmp_path / "in"), tmp_path / "index"
+
+    def stop(_what: str, done: int, _total: int) -> None:
+        if done >= 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(folder, CLIP, place, batch=4, progress=stop)
+    assert len(Index.open(place).vectors) == 8
+    report = build(folder, CLIP, place)
+    assert (report.added, report.kept) == (10, 8)
+    build(folder, CLIP, tmp_path / "fresh")
+    same(place, tmp_path / "fresh")
+
+
+def test_a_full_disk_leaves_an_index_that_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, place = gallery(tmp_path / "in"), tmp_path / "index"
+    monkeypatch.setattr("tercet.search.indexing.CHECKPOINT", 4)
+    write, count = fsio.atomic_file, [0]
+
+    def full(path: Any, data: Any) -> None:
+        count[0] += 1
+        if count[0] > 3:
+            raise StorageError(f"cannot write {path}: No space left on device; free some space")
+        write(path, data)
+
+    monkeypatch.setattr(fsio, "atomic_file", full)
+    with pytest.raises(StorageError, match="No space"):
+        build(folder, CLIP, place, batch=2)
+    assert len(Index.open(place).vectors) == 8
+    monkeypatch.setattr(fsio, "atomic_file", write)
+    build(folder, CLIP, place)
+    build(folder, CLIP, tmp_path / "fresh")
+    same(place, tmp_path / "fresh")
+
+
+def test_many_segments_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, place = gallery(tmp_path / "in"), tmp_path / "index"
+    monkeypatch.setattr("tercet.search.indexing.CHECKPOINT", 2)
+    (folder / "bad.png").write_bytes(b"no")
+    build(folder, CLIP, place, batch=2)
+    assert len(list(place.glob("segment-*"))) == 1
+    build(folder, CLIP, tmp_path / "fresh", batch=32)
+    same(place, tmp_path / "fresh")
+    old = shutil.copytree(tmp_path / "fresh", tmp_path / "left-over")
+    Index.open(place).compact()
+    (old / "segment-00000001.safetensors").rename(place / "segment-00000000.safetensors")  # a crash before its removal
+    same(place, tmp_path / "fresh")
+
+
+def test_another_model_or_folder_is_refused(tmp_path: Path) -> None:
+    build(gallery(tmp_path / "in"), CLIP, tmp_path / "index")
+    other = fake_clip.clip("other")
+    with pytest.raises(ModelError, match="another model"):
+        build(tmp_path / "in", other, tmp_path / "index")
+    with pytest.raises(ModelError, match="another model"):
+        find(Index.open(tmp_path / "index"), other, "red")
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(ModelError, match="another folder"):
+        build(tmp_path / "elsewhere", CLIP, tmp_path / "index")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("x")
+    with pytest.raises(StorageError, match="something else"):
+        build(tmp_path / "in", CLIP, tmp_path / "mine")
+
+
+def test_a_second_writer_waits_for_nobody(tmp_path: Path) -> None:
+    folder = gallery(tmp_path / "in")
+
+    def again(_what: str, _done: int, _total: int) -> None:
+        with pytest.raises(StorageError, match="another tercet index"):
+            build(folder, CLIP, tmp_path / "index")
+
+    assert build(folder, CLIP, tmp_path / "index", progress=again).added == 18
+
+
+def test_an_index_inside_its_folder_is_no_picture_of_it(tmp_path: Path) -> None:
+    folder = gallery(tmp_path / "in")
+    place = folder / "index"
+    build(folder, CLIP, place)
+    paint(place / "hidden.png", "red")
+    assert build(folder, CLIP, place).added == 0
+
+
+def test_hostile_files_are_listed(tmp_path: Path) -> None:
+    folder = gallery(tmp_path / "in")
+    names = hostile_pictures.write(folder / "hostile")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "away.png").symlink_to("/nowhere/at/all.png")
+    (folder / "loop").symlink_to(folder)
+    report = build(folder, CLIP, tmp_path / "index")
+    assert report.pictures == 18
+    assert [path for path, _ in report.refused] == [*(f"hostile/{name}" for name in names), "pipe.png"]
+    assert all(reason and "\n" not in reason and str(folder) not in reason for _, reason in report.refused)
+    assert build(folder, CLIP, tmp_path / "index").kept == 18 + len(names) + 1
+
+
+@pytest.mark.parametrize("where", [8, 40, 200, -5])
+def test_a_damaged_segment_is_refused_or_only_wrong(tmp_path: Path, where: int) -> None:
+    build(gallery(tmp_path / "in"), CLIP, tmp_path / "index")
+    path = next((tmp_path / "index").glob("segment-*"))
+    for content in (path.read_bytes()[:where], path.read_bytes() + b"x", b""):
+        path.write_bytes(content)
+        with pytest.raises(FormatError):
+            Index.open(tmp_path / "index")
+
+
+ABOUT = {"format": "tercet-index", "version": 1, "model": "m", "fingerprint": "f", "dim": 13, "folder": "x"}
+
+
+@pytest.mark.parametrize(
+    "about",
+    ["", "[]", "{", *(json.dumps({**ABOUT, **change}) for change in ({"dim": -1}, {"version": 2}, {"model": None}))],
+)
+def test_a_damaged_description_is_refused(tmp_path: Path, about: str) -> None:
+    build(gallery(tmp_path / "in"), CLIP, tmp_path / "index")
+    (tmp_path / "index" / "index.json").write_text(about)
+    with pytest.raises(FormatError):
+        Index.open(tmp_path / "index")
+
+
+def test_the_contact_sheet_escapes_names_and_shows_what_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    paint(folder / "<img src=x onerror=alert(1)>.png", "red")
+    paint(folder / "b'\"&.png", "red", 1)
+    (folder / os.fsdecode(b"\xff\xfe.png")).write_bytes((folder / "b'\"&.png").read_bytes())
+    build(folder, CLIP, tmp_path / "index")
+    hits = find(Index.open(tmp_path / "index"), CLIP, "red", 5)
+    (folder / "b'\"&.png").unlink()
+    page = sheet("<script>alert(2)</script>", hits, folder)
+    page.encode()
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "No such file" in page
+    assert page.count("<figure>") == 3
