@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from tercet.cli import compare, files, make, measure, talk
+from tercet.cli import compare, files, make, measure, pictures, talk
 from tercet.cli.common import Commands, typer
 from tercet.cli.memory import keep_memory
 
@@ -29,6 +29,9 @@ app.command("compare")(compare.compare)
 app.command("eval")(measure.evaluate)
 app.command("generate")(talk.generate)
 app.command("chat")(talk.chat)
+app.command("embed")(pictures.embed)
+app.command("index")(pictures.index)
+app.command("search")(pictures.search)
 app.command("bench")(measure.bench)
 app.command("inspect")(files.inspect)
 app.command("verify")(files.verify)

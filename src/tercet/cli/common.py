@@ -34,6 +34,7 @@ INTERRUPTED = {
     "quantize": "finished blocks and training steps are kept: run the same command again to go on from there",
     "tune": "finished steps are kept: run the same command again to go on from there",
     "compare": "finished runs are kept: run the same command again to go on from there",
+    "index": "what was embedded is in the index: run the same command again to go on from there",
     "demo": "finished models are kept: run it again to go on from there",
 }
 

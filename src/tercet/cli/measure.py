@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from tercet.cli.common import AsJson, Threads, emit, progress_bar, typer
+from tercet.cli.common import AsJson, Threads, emit, progress_bar, render, typer
 
 __all__ = ["bench", "evaluate"]
 
@@ -20,12 +20,42 @@ def evaluate(
         int | None, typer.Option("--tokens", min=2, help="Tokens at most; the whole text if absent.")
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="SOURCE|DIR", help="The model that KL and top-1 refer to.")
+        str | None,
+        typer.Option("--against", "--original", metavar="SOURCE|DIR", help="The model it is compared with."),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="NAME|PATH", help="Pictures with classes or captions; several times."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="The first so many pictures of each dataset only.")
+    ] = None,
+    linear: Annotated[bool, typer.Option("--linear-probe", help="A linear probe too, on train/ beside test/.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the datasets' results as bars.")
     ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Perplexity on a text; with --against, KL divergence and top-1 agreement too."""
+    """Perplexity on a text, with --against KL divergence and top-1 agreement; of a model of pictures, --dataset."""
+    if dataset:
+        from tercet.pipeline.pictures import evaluate_pictures
+
+        if text is not None or tokens is not None:
+            raise typer.BadParameter("--text and --tokens are for language models, --dataset for models of pictures")
+        with progress_bar() as progress:
+            result = evaluate_pictures(
+                model,
+                dataset,
+                original=against,
+                limit=limit,
+                linear=linear,
+                plot=plot,
+                threads=threads,
+                progress=progress,
+            )
+        emit(result, as_json, _datasets_text)
+        return
     from tercet.pipeline import evaluate as run
 
     with progress_bar() as progress:
@@ -44,6 +74,24 @@ def _eval_text(result: dict[str, Any]) -> str:
         f" {result['context']}, {'BOS in front of each' if result['prefix'] else 'no BOS'}, first token unscored"
     )
     return "\n".join(lines)
+
+
+def _datasets_text(result: dict[str, Any]) -> str:
+    from tercet.evaluate.picture_rows import table
+
+    lines = ["* the metric that papers give of the dataset; intervals by paired bootstrap"]
+    for dataset in result["datasets"]:
+        line = f"{dataset['name']}: {dataset['pictures']:,} pictures"
+        if dataset["refused"]:
+            first = dataset["refusals"][0]
+            line += f", {dataset['refused']} refused; the first: {first['picture']}: {first['reason']}"
+        lines.append(line)
+    if len(result["datasets"]) > 1:
+        means = ", ".join(f"{name} {value:.1%}" for name, value in result["mean"].items())
+        lines.append(f"mean of the marked metrics over {len(result['datasets'])} datasets: {means}")
+    if result["plot"] is not None:
+        lines.append(f"wrote {result['plot']}")
+    return render(*table(result["datasets"])) + "\n".join(lines)
 
 
 def bench(

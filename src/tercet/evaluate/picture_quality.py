@@ -195,7 +195,7 @@ def as_dict(pictures: PictureSet, models: Mapping[str, Measured]) -> dict[str, A
     return {
         "name": pictures.name,
         "task": pictures.task,
-        "metric": pictures.metric,
+        "metric": pictures.metric if pictures.metric in first.metrics else "mean_average_precision",
         "classes": len(pictures.classes),
         "pictures": first.pictures,
         "queries": {name: len(hits) for name, hits in first.hits.items()},

@@ -1,0 +1,160 @@
+"""eval --dataset, embed, index and search on a model whose answers can be foreseen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fake_clip
+import hostile_pictures
+from command import result_of, tercet
+from fake_clip import COLOURS, paint
+from tercet.runtime.clip import Clip, normalized
+
+
+@pytest.fixture(autouse=True)
+def _models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are models: "blind" sees nothing but grey."""
+
+    class Blind(fake_clip.Colours):
+        def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+            return super().encode_pixels(np.zeros_like(pixels))
+
+    def opened(name: str | Path, **_: object) -> Clip:
+        made = fake_clip.clip(str(name))
+        return Clip(Blind(), made.preprocessor, made.labels, "blind", "blind") if str(name) == "blind" else made
+
+    monkeypatch.setattr("tercet.pipeline.pictures.open_towers", opened)
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Path:
+    for split, seeds in (("test", (0, 1, 2)), ("train", (3, 4))):
+        for colour in COLOURS:
+            for seed in seeds:
+                paint(tmp_path / "gallery" / split / colour / f"{seed}.png", colour, seed)
+    return tmp_path / "gallery"
+
+
+def test_eval_classifies_beside_the_original(gallery: Path, tmp_path: Path) -> None:
+    (gallery / "test" / "red" / "bad.png").write_bytes(b"no")
+    options = ("--dataset", gallery, "--original", "blind", "--linear-probe", "--plot", tmp_path / "bars.png")
+    result = result_of("eval", "colours", *options)
+    (dataset,) = result["datasets"]
+    assert (dataset["name"], dataset["task"], dataset["metric"]) == ("gallery", "classification", "top1")
+    assert (dataset["pictures"], dataset["refused"], dataset["classes"]) == (18, 1, 6)
+    assert dataset["refusals"][0]["picture"] == "red/bad.png"
+    model, original = dataset["models"]["model"], dataset["models"]["original"]
+    assert model == {"top1": 1, "top5": 1, "mean_per_class": 1, "linear_probe": 1}
+    assert original["top1"] == pytest.approx(1 / 6)
+    difference = dataset["difference"]["top1"]
+    assert difference["value"] == pytest.approx(5 / 6)
+    assert 0 < difference["low"] < difference["value"] <= difference["high"]
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_eval_retrieves(gallery: Path) -> None:
+    rows = [f"test/{colour}/0.png,a {colour} thing\ntest/{colour}/0.png,{colour}" for colour in COLOURS]
+    (gallery / "captions.csv").write_text("\n".join(["image,caption", *rows]))
+    result = result_of("eval", "colours", "--dataset", gallery / "captions.csv", "--dataset", gallery)
+    first, second = result["datasets"]
+    assert first["queries"] == {"text_to_image_r1": 12, "image_to_text_r1": 6}
+    assert {name: value for name, value in first["models"]["model"].items() if value < 1} == {}
+    assert result["mean"] == {"model": 1}
+    assert first["difference"] is None
+    assert second["name"] == "gallery"
+    shown = tercet("eval", "colours", "--dataset", gallery / "captions.csv", "--dataset", gallery, "--limit", 3).stdout
+    assert "text to image R@10" in shown
+    assert "top-5" in shown
+
+
+def test_several_classes_a_picture(gallery: Path) -> None:
+    lines = [f"test/{colour}/0.png,{colour}" for colour in COLOURS]
+    (gallery / "several.csv").write_text("\n".join(["image,label", *lines, "test/red/0.png,blue"]))
+    result = result_of("eval", "colours", "--dataset", gallery / "several.csv")
+    metrics = result["datasets"][0]["models"]["model"]
+    assert metrics.keys() == {"mean_average_precision"}
+    assert 0.8 < metrics["mean_average_precision"] < 1
+
+
+def test_embed_pictures_and_texts(gallery: Path, tmp_path: Path) -> None:
+    (gallery / "bad.png").write_bytes(b"no")
+    result = result_of("embed", "colours", gallery, "-o", tmp_path / "v.npy", "--batch", 4)
+    assert (result["rows"], result["dim"], len(result["refused"])) == (30, 13, 1)
+    names = [json.loads(line) for line in (tmp_path / "v.npy.names.jsonl").read_text().splitlines()]
+    vectors = np.load(tmp_path / "v.npy")
+    clip = fake_clip.clip()
+    (one,) = clip.pictures([gallery / names[7]], lambda path: path)
+    np.testing.assert_array_equal(vectors[7], one.vectors[0])
+    (tmp_path / "t.txt").write_text("a red thing\n\nblue\n")
+    result_of("embed", "colours", tmp_path / "t.txt", "-o", tmp_path / "t.npy", "--normalize")
+    np.testing.assert_array_equal(np.load(tmp_path / "t.npy"), normalized(clip.texts(["a red thing", "blue"])))
+
+
+def test_embed_writes_parquet(gallery: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    result_of("embed", "colours", gallery / "train", "-o", tmp_path / "v.parquet")
+    result_of("embed", "colours", gallery / "train", "-o", tmp_path / "v.npy")
+    made = parquet.read_table(tmp_path / "v.parquet").to_pydict()
+    np.testing.assert_array_equal(np.array(made["embedding"], np.float32), np.load(tmp_path / "v.npy"))
+    assert made["name"][0] == "black/3.png"
+
+
+def test_index_and_search(gallery: Path, tmp_path: Path) -> None:
+    place, page = tmp_path / "index", tmp_path / "found.html"
+    assert result_of("index", gallery / "test", "-m", "colours", "-o", place)["added"] == 18
+    assert result_of("index", gallery / "test", "-m", "colours", "-o", place)["kept"] == 18
+    result = result_of("search", place, "a red thing", "-k", 3, "--html", page)
+    assert result["kind"] == "text"
+    assert {hit["path"].split("/")[0] for hit in result["hits"]} == {"red"}
+    assert page.read_text().count("<figure>") == 3
+    by_picture = result_of("search", place, gallery / "train" / "blue" / "3.png", "-k", 3, "-m", "colours")
+    assert by_picture["kind"] == "picture"
+    assert {hit["path"].split("/")[0] for hit in by_picture["hits"]} == {"blue"}
+    assert "red/0.png" in tercet("search", place, "red").stdout
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    paint(tmp_path / "in" / "[red]a[/red]\x1b[31m\n.png", "red")
+    result_of("index", tmp_path / "in", "-m", "colours", "-o", tmp_path / "index")
+    shown = tercet("search", tmp_path / "index", "red").stdout
+    assert "[red]a[/red]?[31m?.png" in shown
+
+
+def test_a_folder_with_hostile_files_ends_well(tmp_path: Path) -> None:
+    names = hostile_pictures.write(tmp_path / "in")
+    paint(tmp_path / "in" / "good.png", "green")
+    shown = tercet("index", tmp_path / "in", "-m", "colours", "-o", tmp_path / "index")
+    assert shown.exit_code == 0
+    assert "1 pictures" in shown.stdout
+    assert f"{len(names)} refused" in shown.stdout
+    assert all(name in shown.stdout for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("eval", "colours", "--dataset", "nowhere"), "no name of a dataset"),
+        (("eval", "colours", "--dataset", "mnist"), "hf download"),
+        (("embed", "colours", "nowhere.txt", "-o", "v.npy"), "no folder, and no file"),
+        (("embed", "colours", ".", "-o", "v.csv"), ".npy or .parquet"),
+        (("index", "nowhere", "-m", "colours", "-o", "index"), "no such folder"),
+        (("search", "nowhere", "red"), "no index"),
+    ],
+)
+def test_errors_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = tercet(*arguments)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("tercet: ")]
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_and_datasets_do_not_mix(gallery: Path) -> None:
+    assert tercet("eval", "colours", "--dataset", gallery, "--text", __file__).exit_code == 2
