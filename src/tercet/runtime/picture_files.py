@@ -85,8 +85,9 @@ def _pillow() -> Any:
     except ImportError:
         raise FormatError("pictures are read with Pillow; pip install 'tercet[images]'") from None
     # In blocks of the default 16 MB, pictures would lie in the heap of the thread that made them, and stay there.
-    if Image.core.get_block_size() < BLOCK:
-        Image.core.set_block_size(BLOCK)
+    core: Any = Image.core  # type: ignore[attr-defined]
+    if core.get_block_size() < BLOCK:
+        core.set_block_size(BLOCK)
     # The size is judged here; Pillow's own warning would only add lines to stderr.
     if not any(item[2] is Image.DecompressionBombWarning for item in warnings.filters):
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

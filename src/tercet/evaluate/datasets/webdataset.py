@@ -18,7 +18,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, str, bytes
         file: IO[bytes] | None = tar.extractfile(member)
         if file is not None:
             yield found[1], extension, file.read(limit)
-        tar.members = []  # type: ignore[misc]  # else the list grows with the tar
+        tar.members = []  # type: ignore[attr-defined]  # else the list grows with the tar
 
 
 def _samples(members: Iterator[tuple[str, str, bytes]], path: Path) -> Iterator[Sample]:
@@ -122,8 +122,8 @@ def _present(content: bytes) -> tuple[int, ...]:
 
 def _from_json(content: bytes) -> tuple[str, ...]:
     value = json.loads(content)
-    said = value.get("captions", value.get("caption")) if isinstance(value, dict) else None
-    texts = said if isinstance(said, list) else [said]
+    said: Any = value.get("captions", value.get("caption")) if isinstance(value, dict) else None
+    texts: list[Any] = said if isinstance(said, list) else [said]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("no caption in the .json")
     return tuple(text.strip() for text in texts if text.strip())
