@@ -49,7 +49,7 @@ _one_large = threading.Lock()
 
 @contextlib.contextmanager
 def opened(source: str | Path | bytes | NDArray[np.uint8], name: str | None = None) -> Iterator[Image]:
-    """A decoded picture, upright, of one of MODES; if it is large, no other large one is open meanwhile.
+    """A decoded picture, upright, of one of MODES, closed afterwards; a large one is open while no other large one is.
 
     Args:
         source: a path, a file's content, or pixels uint8[h, w, 3].
@@ -57,6 +57,21 @@ def opened(source: str | Path | bytes | NDArray[np.uint8], name: str | None = No
 
     Raises FormatError, one line: not there, no picture, cut off, animated, too large.
     """
+    with _decoded(source, name) as picture:
+        try:
+            yield picture
+        finally:
+            picture.close()  # its pixels go before the turn does
+
+
+def open_picture(source: str | Path | bytes, name: str | None = None) -> Image:
+    """As `opened`, for one picture at a time; it stays open."""
+    with _decoded(source, name) as picture:
+        return picture
+
+
+@contextlib.contextmanager
+def _decoded(source: str | Path | bytes | NDArray[np.uint8], name: str | None) -> Iterator[Image]:
     where = name or (str(source) if isinstance(source, str | Path) else "picture")
     images = _pillow()
     if isinstance(source, np.ndarray):
@@ -71,12 +86,6 @@ def opened(source: str | Path | bytes | NDArray[np.uint8], name: str | None = No
                 picture.load()
                 picture = _usual(picture)
             yield picture
-
-
-def open_picture(source: str | Path | bytes, name: str | None = None) -> Image:
-    """As `opened`, for one picture at a time."""
-    with opened(source, name) as picture:
-        return picture
 
 
 def _pillow() -> Any:
