@@ -229,3 +229,14 @@ def test_models_with_different_tokenizers_are_not_compared(packed: Path, text: P
     result = tercet("eval", packed, "--text", text, "--tokens", 64, "--against", other)
     assert result.exit_code == 1
     assert "tokens" in result.stderr
+
+
+def test_a_language_model_reads_no_pictures_and_takes_no_recipe_for_towers(source: Path, tmp_path: Path) -> None:
+    for options, reason in (
+        (("--recipe", "clip-q-all"), "language model"),
+        (("--pictures", "scenes"), "reads --text"),
+    ):
+        result = tercet("quantize", source, "-o", tmp_path / "out", *options)
+        assert result.exit_code == 1
+        assert reason in result.stderr
+        assert not (tmp_path / "out").exists()

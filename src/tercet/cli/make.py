@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 from tercet.cli.common import AsJson, Threads, emit, progress_bar, render, typer
+from tercet.errors import RecipeError
 
 __all__ = ["demo", "quantize", "tune"]
+
+
+class Demo(str, Enum):
+    """What `demo` shows."""
+
+    smollm2 = "smollm2"
+    clip = "clip"
 
 
 def quantize(
@@ -26,16 +35,39 @@ def quantize(
         str | None, typer.Option("--eval-text", metavar="FILE|default|generated", help="Text of the comparison.")
     ] = None,
     eval_tokens: Annotated[int | None, typer.Option("--eval-tokens", min=0, help="0: no comparison.")] = None,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pictures",
+            metavar="NAME|PATH",
+            help="For CLIP and SigLIP, several times if need be: fashion-mnist, emoji, scenes, a folder of class"
+            " folders or of pictures, or a .csv or .jsonl of image and caption.",
+        ),
+    ] = None,
+    captions: Annotated[
+        Path | None, typer.Option("--captions", metavar="FILE", help="Texts without pictures, one a line.")
+    ] = None,
+    eval_pictures: Annotated[
+        list[str] | None, typer.Option("--eval-pictures", metavar="NAME|PATH", help="What the two are compared on.")
+    ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Quantize a pretrained model, pack it, and compare it with the original."""
+    from tercet import families, sources
     from tercet.cli.live import watch
     from tercet.pipeline import quantize as run
 
+    origin = sources.resolve(source)
+    if origin.config["model_type"] in families.SUPPORTED_TOWERS:
+        report = _quantize_towers(origin, out, recipe, pictures, captions, eval_pictures, threads)
+        emit(report, as_json, _clip_text)
+        return
+    if pictures or captions or eval_pictures:
+        raise RecipeError(f"{source} is a language model, and reads --text, not pictures")
     with progress_bar() as progress, watch() as watching:
-        report = run(
-            source,
+        made = run(
+            origin,
             out,
             recipe,
             text=text,
@@ -47,7 +79,46 @@ def quantize(
             progress=progress,
             watch=watching,
         )
-    emit(report.as_dict(), as_json, _report_text)
+    emit(made.as_dict(), as_json, _report_text)
+
+
+def _quantize_towers(
+    source: Any,
+    out: Path,
+    recipe: str,
+    pictures: list[str] | None,
+    captions: Path | None,
+    eval_pictures: list[str] | None,
+    threads: int | None,
+) -> dict[str, Any]:
+    from tercet.cli.live import watch
+    from tercet.pipeline.clip.model import ClipModel
+    from tercet.pipeline.clip.run import quantize as run
+    from tercet.pipeline.clip.sources import captioned
+    from tercet.pipeline.clip.sources import captions as lines
+    from tercet.recipe import Recipe
+
+    with progress_bar() as progress, watch() as watching:
+        report = run(
+            ClipModel.open(source),
+            out,
+            Recipe.load(recipe),
+            [captioned(name) for name in pictures or ()],
+            captions=lines(captions) if captions else (),
+            examined_on=[captioned(name, "test") for name in eval_pictures or ()],
+            threads=threads,
+            progress=progress,
+            watch=watching,
+        )
+    return report.as_dict()
+
+
+def _clip_text(result: dict[str, Any]) -> str:
+    from tercet.pipeline.clip.run import ClipRow, table
+
+    read = f"read {result['data']}" if result["data"] else "rounded, without pictures"
+    text = f"wrote {result['folder']}: {result['rows'][-1]['file_mb']:.2f} MB, {result['seconds']:.0f} s\n{read}"
+    return render(*table([ClipRow(**row) for row in result["rows"]])) + text
 
 
 def _report_text(result: dict[str, Any]) -> str:
@@ -93,16 +164,34 @@ def _tuned_text(result: dict[str, Any]) -> str:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where models and report go.")] = Path("demo"),
+    what: Annotated[Demo, typer.Argument(metavar="[smollm2|clip]", help="Which model.")] = Demo.smollm2,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where models and report go; demo or demo-clip.")
+    ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make SmolLM2-135M ternary and compare it with the original: table, sample text, HTML report."""
+    """Make SmolLM2-135M or a small CLIP ternary, and compare it with the original: table, samples or search, report."""
+    if what is Demo.clip:
+        from tercet.demo_clip import demo_clip
+
+        with progress_bar() as progress:
+            result = demo_clip(out or Path("demo-clip"), threads=threads, progress=progress)
+        emit(result, as_json, _demo_clip_text)
+        return
     from tercet.demo import demo as run
 
     with progress_bar() as progress:
-        result = run(out, threads=threads, progress=progress)
+        result = run(out or Path("demo"), threads=threads, progress=progress)
     emit(result, as_json, _demo_text)
+
+
+def _demo_clip_text(result: dict[str, Any]) -> str:
+    from tercet.pipeline.clip.run import ClipRow, table
+
+    parts = [f"{name}: made in {seconds:.0f} s" for name, seconds in result["seconds_to_make"].items()]
+    parts.append(f"search: {result['search']}   {result['seconds']:.0f} s in all")
+    return render(*table([ClipRow(**row) for row in result["rows"]])) + "\n".join(parts)
 
 
 def _demo_text(result: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from torch import nn
 from tercet import sources
 from tercet.calibrate import Quantized
 from tercet.calibrate.precision import uses_bfloat16
+from tercet.errors import RecipeError
 from tercet.evaluate import quality, spread, windows
 from tercet.evaluate.float_model import FloatModel
 from tercet.pipeline.measure import Progress
@@ -85,7 +86,8 @@ def distil(
     Raises TrainError, StorageError and those of the quantizers.
     """
     settings, how = recipe.distil, recipe.train
-    assert isinstance(settings, Distil)
+    if not isinstance(settings, Distil):
+        raise RecipeError(f"{recipe.name}: distils a model of pictures and texts; this is a language model")
     assert how is not None
     cut = _windows(source, program, settings, how)
     folder = cache / _name(source, recipe, cut)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet import families, sources
+from tercet.errors import RecipeError
 from tercet.evaluate.rows import Row, markdown
 from tercet.pipeline.card import append
 from tercet.pipeline.clips import clipped
@@ -22,7 +23,7 @@ from tercet.pipeline.measure import Progress, silent
 from tercet.pipeline.rotation import rotated_source
 from tercet.pipeline.start import begin
 from tercet.pipeline.texts import choose, refuse_unreadable
-from tercet.recipe import Distil, Recipe
+from tercet.recipe import ClipDistil, Distil, Recipe
 from tercet.sources.cache import cache_dir
 from tercet.train.processes import Processes
 
@@ -99,6 +100,8 @@ def quantize(
     step = progress or silent
     origin = source if isinstance(source, sources.Source) else sources.resolve(source)
     rules = _overridden(recipe if isinstance(recipe, Recipe) else Recipe.load(recipe), tokens, seed, eval_tokens)
+    if isinstance(rules.distil, ClipDistil):
+        raise RecipeError(f"{rules.name}: distils a model of pictures and texts; {origin.name} is a language model")
     origin = rotated_source(origin) if rules.rotate else origin
     program = families.program(origin.config)
     plan = rules.plan(program)

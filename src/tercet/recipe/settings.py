@@ -202,9 +202,13 @@ class ClipDistil(Settings, frozen=True):
     off: float = Field(default=0.0, ge=0)
     activations: Activations = "a8"
 
+    @property
+    def has_teacher(self) -> bool:
+        return any((self.fd, self.icl, self.ckd, self.off))
+
     @model_validator(mode="after")
     def _anything_to_learn(self) -> ClipDistil:
-        if not any((self.task, self.fd, self.icl, self.ckd, self.off)):
+        if not (self.task or self.has_teacher):
             raise ValueError("all weights are 0: nothing would be learnt")
         return self
 

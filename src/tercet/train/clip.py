@@ -21,6 +21,9 @@ from tercet.train.towers import Encoded, TowersModule
 
 __all__ = ["ClipTask"]
 
+Pair = tuple[Encoded, Encoded]  # of the image tower and of the text tower
+TEACHER = ("image_teacher", "text_teacher")
+
 
 class ClipTask(nn.Module):
     """Attributes: student, teacher (None where its embeddings are stored), settings.
@@ -41,38 +44,43 @@ class ClipTask(nn.Module):
         self.settings = settings
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        pairs, settings = len(batch["ids"]), self.settings
         right = batch["groups"][:, None] == batch["groups"]
         patches, ids = _joined(batch, "patches").float(), _joined(batch, "ids")
         own = self._encoded(self.student, patches, ids)
+        other = None
         if self.teacher is not None:
             with torch.no_grad():
                 other = self._encoded(self.teacher, patches, ids)
-            wanted = [losses.normalised(each.embedding) for each in other]
-        else:
-            wanted = [losses.normalised(_joined(batch, f"{side}_teacher")) for side in ("image", "text")]
-        found = [losses.normalised(each.embedding) for each in own]
-        parts: dict[str, Tensor] = {}
-        if settings.fd:
-            parts["fd"] = losses.distance(found[0], wanted[0]) + losses.distance(found[1], wanted[1])
-        image, text, other_image, other_text = (rows[:pairs] for rows in (*found, *wanted))
-        scale, bias = self.student.scale, self.student.bias
+        parts = self._parts(own, other, batch, right)
+        loss = torch.stack([getattr(self.settings, name) * value for name, value in parts.items()]).sum()
+        return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
+
+    def _parts(self, own: Pair, other: Pair | None, batch: Mapping[str, Tensor], right: Tensor) -> dict[str, Tensor]:
+        pairs, settings, parts = len(batch["ids"]), self.settings, dict[str, Tensor]()
+        both = [losses.normalised(each.embedding) for each in own]
+        (image, text), scale, bias = (rows[:pairs] for rows in both), self.student.scale, self.student.bias
         if settings.task and bias is not None:
             parts["task"] = losses.sigmoid(image, text, scale, bias, right)
         elif settings.task:
             parts["task"] = losses.contrastive(image, text, scale, right)
+        if not settings.has_teacher:
+            return parts
+        made = [each.embedding for each in other] if other else [_joined(batch, name) for name in TEACHER]
+        wanted = [losses.normalised(rows) for rows in made]
+        image_t, text_t = (rows[:pairs] for rows in wanted)
+        if settings.fd:
+            parts["fd"] = losses.distance(both[0], wanted[0]) + losses.distance(both[1], wanted[1])
         if settings.icl:
-            parts["icl"] = losses.interactive(image, text, other_image, other_text, scale, right)
+            parts["icl"] = losses.interactive(image, text, image_t, text_t, scale, right)
         if settings.ckd:
-            parts["ckd"] = losses.relational(image, text, other_image, other_text, scale)
+            parts["ckd"] = losses.relational(image, text, image_t, text_t, scale)
         if settings.off:
-            assert self.teacher is not None
+            assert other is not None
             towers = [cosine(one.blocks, two.blocks) for one, two in zip(own, other, strict=True)]
             parts["off"] = torch.stack(towers).mean()
-        loss = torch.stack([getattr(settings, name) * value for name, value in parts.items()]).sum()
-        return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
+        return parts
 
-    def _encoded(self, model: TowersModule, patches: Tensor, ids: Tensor) -> tuple[Encoded, Encoded]:
+    def _encoded(self, model: TowersModule, patches: Tensor, ids: Tensor) -> Pair:
         blocks = bool(self.settings.off)
         return model.encode_patches(patches, blocks=blocks), model.encode_ids(ids, blocks=blocks)
 

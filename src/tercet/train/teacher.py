@@ -4,6 +4,8 @@
                                                                             by one product with the teacher's head
     k likeliest tokens   values float16, index int32[n, tokens, k]          6 k bytes a token
 
+    embeddings           float32[n, dim] of pictures or texts               4 dim bytes each
+
 They are kept in .npy files, mapped rather than read, and made in parts, so that what was stopped goes on.
 """
 
@@ -22,13 +24,14 @@ from torch import Tensor, nn
 
 from tercet import fsio
 
-__all__ = ["HeadOnly", "stored_hidden", "stored_logits"]
+__all__ = ["HeadOnly", "stored_embeddings", "stored_hidden", "stored_logits"]
 
 Progress = Callable[[int, int], None]
 Answers = dict[str, NDArray[Any]]
 
 PART = 64  # windows a file until all are there
 BATCH = 8  # windows the teacher reads at a time
+ROWS = 128  # pictures or texts, likewise; their parts are so much larger
 
 
 class HeadOnly(nn.Module):
@@ -85,22 +88,43 @@ def stored_logits(
     return _stored(answer, ["values", "index"], windows, folder, {**key, "k": k}, progress)
 
 
+def stored_embeddings(
+    encode: Callable[[Tensor], Tensor], rows: NDArray[Any], folder: Path, key: Mapping[str, Any], progress: Progress
+) -> NDArray[np.float32]:
+    """float32[n, dim], what a tower makes of each row, its patches or its ids; otherwise as `stored_hidden`."""
+
+    def answer(part: Tensor) -> Answers:
+        return {"embedding": encode(part).float().numpy()}
+
+    found = _stored(answer, ["embedding"], rows, folder, key, progress, ROWS)["embedding"]
+    return cast(NDArray[np.float32], found)
+
+
 @torch.inference_mode()
 def _stored(
     answer: Callable[[Tensor], Answers],
     names: list[str],
-    windows: NDArray[np.int64],
+    windows: NDArray[Any],
     folder: Path,
     key: Mapping[str, Any],
     progress: Progress,
+    batch: int = BATCH,
 ) -> Answers:
-    digest = hashlib.sha256(f"{dict(key)!r} {windows.shape}".encode() + np.ascontiguousarray(windows).tobytes())
+    digest = hashlib.sha256(f"{dict(key)!r} {windows.shape}".encode())
+    digest.update(np.ascontiguousarray(windows).data)
+    step = batch * (PART // BATCH)
     stem = digest.hexdigest()[:32]
     paths = {name: folder / f"{stem}.{name}.npy" for name in names}
     if not all(path.exists() for path in paths.values()):
         parts = [
-            _part(answer, windows, begin, {name: folder / f"{stem}.{name}.{begin}.npy" for name in names}, progress)
-            for begin in range(0, len(windows), PART)
+            _part(
+                answer,
+                windows[begin : begin + step],
+                batch,
+                {name: folder / f"{stem}.{name}.{begin}.npy" for name in names},
+                lambda done, begin=begin: progress(begin + done, len(windows)),  # type: ignore[misc]
+            )
+            for begin in range(0, len(windows), step)
         ]
         for name, path in paths.items():
             fsio.atomic_file(path, _npy([_mapped(part[name]) for part in parts], len(windows)))
@@ -112,20 +136,19 @@ def _stored(
 
 def _part(
     answer: Callable[[Tensor], Answers],
-    windows: NDArray[np.int64],
-    begin: int,
+    windows: NDArray[Any],
+    batch: int,
     paths: dict[str, Path],
-    progress: Progress,
+    progress: Callable[[int], None],
 ) -> dict[str, Path]:
-    """The files of windows begin .. begin + PART."""
-    end = min(begin + PART, len(windows))
+    """The files of these windows."""
     if not all(path.exists() for path in paths.values()):
         found: list[Answers] = []
-        for at in range(begin, end, BATCH):
-            found.append(answer(torch.from_numpy(np.array(windows[at : min(at + BATCH, end)]))))
-            progress(min(at + BATCH, end), len(windows))
+        for at in range(0, len(windows), batch):
+            found.append(answer(torch.from_numpy(np.array(windows[at : at + batch]))))
+            progress(min(at + batch, len(windows)))
         for name, path in paths.items():
-            fsio.atomic_file(path, _npy([each[name] for each in found], end - begin))
+            fsio.atomic_file(path, _npy([each[name] for each in found], len(windows)))
     return paths
 
 

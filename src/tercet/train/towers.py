@@ -77,7 +77,10 @@ class TowersModule(nn.Module):
         return self._encode(self.towers.image, patches, self._ends[0] if blocks else set())
 
     def encode_ids(self, ids: Tensor, *, blocks: bool = False) -> Encoded:
-        """int64[n, length]."""
+        """int64[n, length]; columns that no embedding depends on are left out."""
+        these = counted(self.towers.text, ids)
+        if isinstance(these, Tensor):
+            ids = ids[:, : int(these.any(0).sum())]
         return self._encode(self.towers.text, ids, self._ends[1] if blocks else set())
 
     def _encode(self, program: Program, rows: Tensor, ends: set[int]) -> Encoded:

@@ -1,0 +1,1 @@
+"""Models of pictures and texts: both towers quantized, distilled from themselves, packed and compared."""

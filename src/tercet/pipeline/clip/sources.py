@@ -1,0 +1,99 @@
+"""Pictures with captions, by what a user names them.
+
+    fashion-mnist, emoji, scenes    what can be had by anyone (`tercet.sources.pictures`)
+    a folder of pictures            without captions
+    anything else                   a data set of `tercet.evaluate.datasets`: class folders, tables, tars, names
+
+A class says all its sentences, and equal captions make a group: each is true of all its pictures. Files are opened when
+they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.errors import FormatError
+from tercet.evaluate.datasets import PictureSet, Sample, open_set
+from tercet.pipeline.clip.data import Captioned
+from tercet.runtime.picture_files import SUFFIXES, opened
+from tercet.runtime.pictures import on_white
+
+__all__ = ["KNOWN", "Opened", "captioned", "captions"]
+
+KNOWN = {"fashion-mnist": "fashion_mnist", "emoji": "emoji", "scenes": "scenes"}
+
+
+class _Pixels(Sequence[NDArray[np.uint8]]):
+    """Pictures as uint8[height, width, 3]; FormatError, when it is read, for what is none."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:  # type: ignore[override]
+        sample = self.samples[index]
+        with opened(sample.picture, sample.name) as picture:
+            return np.asarray(on_white(picture))
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A data set, its list read; fields as of `tercet.sources.pictures.Pictures`."""
+
+    name: str
+    pixels: Sequence[NDArray[np.uint8]]
+    captions: tuple[tuple[str, ...], ...]
+    groups: NDArray[np.int64]
+    classes: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def captioned(name: str, split: Literal["train", "validation", "test", "unseen"] = "train") -> Captioned:
+    """A source of pictures; `split` is of those that have some.
+
+    Raises FormatError where it is none, or damaged; ModelError where a known one cannot be had.
+    """
+    if name in KNOWN:
+        return cast(Captioned, import_module(f"tercet.sources.pictures.{KNOWN[name]}").pictures(split))
+    path = Path(name).expanduser()
+    if path.is_dir() and not any(each.is_dir() for each in path.iterdir()):
+        samples = [Sample(each.name, each) for each in sorted(path.iterdir()) if each.suffix.lower() in SUFFIXES]
+        if samples:
+            return Opened(path.name, _Pixels(samples), ((),) * len(samples), np.arange(len(samples)))
+    return _opened(open_set(name), training=split == "train")
+
+
+def captions(path: Path) -> list[str]:
+    """Lines of a text file that are not empty. Raises FormatError."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: cannot be read as UTF-8 text: {str(error)[:100]}") from None
+
+
+def _opened(found: PictureSet, *, training: bool) -> Opened:
+    samples = list((found.training if training and found.training else found.samples)())
+    if found.task == "classification":
+        templates = tuple(each.replace("{c}", "{}") for each in found.templates)
+        told = [tuple(each.format(name) for each in templates) for name in found.classes]
+        if any(len(sample.labels) != 1 for sample in samples):
+            raise FormatError(f"{found.name}: pictures of several classes have no caption; give those of one class")
+        groups = np.array([sample.labels[0] for sample in samples], np.int64)
+        kept = tuple(told[int(group)] for group in groups)
+        return Opened(found.name, _Pixels(samples), kept, groups, found.classes, templates)
+    known: dict[str, int] = {}
+    keys = [sample.captions[0] if sample.captions else f"\0{i}" for i, sample in enumerate(samples)]
+    groups = np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
+    return Opened(found.name, _Pixels(samples), tuple(sample.captions for sample in samples), groups)
