@@ -1,0 +1,206 @@
+"""Every method of methods.yaml on the small CLIP: the same pictures, steps and evaluation for all.
+
+    PYTHONPATH=src python benchmarks/clip/methods.py [--source FOLDER] [--out DIR] [--only WORD]... [--steps N] [--list]
+
+Each finished run is a file of its own in DIR/rows; stopped and called again, it goes on. Then methods.json and
+methods.md have all rows that are there: the mean over seeds, ± their standard deviation, and the difference from the
+original in points. Scores are of the packed folder by the engine, on the test splits and on what training cannot know:
+drawings of another artist, and scenes with pairs of colour and shape that it never showed. The control is the original
+trained on for the same steps, measured in torch. Models are chosen on the validation splits, not here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tercet
+from tercet import fsio, sources
+from tercet.evaluate.float_model import set_threads
+from tercet.evaluate.machine import machine
+from tercet.pipeline.clip.data import ClipData, gather
+from tercet.pipeline.clip.distil import train_on
+from tercet.pipeline.clip.exam import Exam, prepare
+from tercet.pipeline.clip.model import ClipModel
+from tercet.pipeline.clip.run import ClipRow, examined, make, original
+from tercet.pipeline.clip.sources import captioned
+from tercet.recipe import Recipe
+from tercet.recipe.reading import read
+
+HERE = Path(__file__).parent
+OUT = HERE.parent / "results" / "clip"
+SOURCE = "clip-tiny"
+LEARNT = ("fashion-mnist", "emoji", "scenes")
+TESTED = (("fashion-mnist", "test"), ("emoji", "test"), ("scenes", "test"), ("emoji", "unseen"), ("scenes", "unseen"))
+
+
+class Work:
+    """What all runs share: the model, its exams, and data of a seed."""
+
+    def __init__(self, source: str, out: Path) -> None:
+        self.model, self.out = ClipModel.open(sources.resolve(source)), out
+        self._data: tuple[tuple[int, int], ClipData] | None = None
+        self._exams: list[Exam] = []
+
+    @property
+    def exams(self) -> list[Exam]:
+        if not self._exams:
+            self._exams = [_exam(self.model, name, split) for name, split in TESTED]
+        return self._exams
+
+    def data(self, recipe: Recipe) -> ClipData | None:
+        """As many rows as the base trains, for calibration alone too: all starts are alike."""
+        assert recipe.train is not None
+        rows, seed = recipe.train.steps * recipe.train.batch * recipe.train.accumulation, recipe.train.seed
+        if self._data is None or self._data[0] != (rows, seed):
+            pictures = [captioned(name) for name in LEARNT]
+            self._data = (rows, seed), gather(pictures, self.model.reader(), rows, seed)
+        return self._data[1]
+
+    def run(self, recipe: Recipe, trained: Recipe, control: bool) -> ClipRow:
+        """Makes and examines a model; `trained` says how much data there is."""
+        data = self.data(trained)
+        if control:
+            assert data is not None
+            folder = self.out / "work" / "control"
+            fsio.remove_folder(folder)
+            return original(
+                self.model, self.exams, train_on(self.model.towers, self.model.tensors, recipe, data, folder)
+            )
+        reads = recipe.calibrate is not None or recipe.distil is not None
+        run = make(self.model, self.out / "work" / "model", recipe, data if reads else None)
+        if run is not None:
+            fsio.remove_folder(run)
+        return examined(self.out / "work" / "model", recipe.name, self.exams)
+
+
+def _exam(model: ClipModel, name: str, split: Any) -> Exam:
+    return prepare(captioned(name, split), model.reader(), name=name if split == "test" else f"{name} {split}")
+
+
+def recipes(steps: int | None = None) -> list[tuple[Recipe, Recipe, int, bool]]:
+    """Each row: its recipe, the same with the common training, seeds, whether it is the control."""
+    _, data = read(HERE / "methods.yaml")
+    if steps:
+        data["common"]["train"]["steps"] = steps
+    return [_row(data["base"], data["common"], dict(row)) for row in data["rows"]]
+
+
+def _row(base: str, common: dict[str, Any], row: dict[str, Any]) -> tuple[Recipe, Recipe, int, bool]:
+    seeds, control = row.pop("seeds", 1), row.pop("control", False)
+    quantizer, scope = row.pop("quantizer", None), row.pop("scope", base)
+    fields = _merged(Recipe.load(scope).model_dump(mode="json"), {"description": "", **common})
+    if quantizer is not None:
+        fields["rules"] = [
+            {**rule, **({"quantizer": quantizer} if rule["quantizer"] else {})} for rule in fields["rules"]
+        ]
+    made = _merged(fields, row)
+    return Recipe.parse(made, row["name"]), Recipe.parse(fields, row["name"]), seeds, control
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(one)
+    for name, value in other.items():
+        below = merged.get(name)
+        merged[name] = _merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
+
+
+def _seeded(recipe: Recipe, seed: int) -> Recipe:
+    return (
+        recipe
+        if recipe.train is None
+        else recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+    )
+
+
+def _key(work: Work, recipe: Recipe, trained: Recipe, control: bool) -> str:
+    parts = [tercet.__version__, work.model.source.fingerprint, control]
+    parts += [each.model_dump(mode="json", exclude={"name", "description"}) for each in (recipe, trained)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _done(work: Work, name: str, recipe: Recipe, trained: Recipe, control: bool, seed: int) -> dict[str, Any]:
+    recipe, trained = _seeded(recipe, seed), _seeded(trained, seed)
+    path = work.out / "rows" / f"{_key(work, recipe, trained, control)}.json"
+    if not path.exists():
+        since, cpu = time.monotonic(), time.process_time()
+        row = work.run(recipe, trained, control).as_dict()
+        times = {"seconds": time.monotonic() - since, "cpu_seconds": time.process_time() - cpu}
+        made = {**row, "name": name, "seed": seed, **times}
+        fsio.atomic_file(path, (json.dumps(made, indent=1) + "\n").encode())
+        print(f"{time.strftime('%H:%M:%S')} {name}, seed {seed}: {row['scores']}", file=sys.stderr, flush=True)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _mean(runs: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of the table: of each score the mean, the spread, and the difference from the original in points."""
+    scores: dict[str, dict[str, Any]] = {}
+    for source, measures in base["scores"].items():
+        for measure, whole in measures.items():
+            values = [run["scores"][source][measure] for run in runs]
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            mean = float(np.mean(values))
+            scores[f"{source} {measure}"] = {"mean": mean, "spread": spread, "points": 100 * (mean - whole)}
+    kept = ("name", "ternary_share", "zero_share", "bits_per_weight", "file_mb", "runs_on")
+    return {**{name: runs[0][name] for name in kept}, "seeds": len(runs), "scores": scores}
+
+
+def _page(rows: Sequence[Mapping[str, Any]], command: str, about: Mapping[str, Any]) -> str:
+    shown = [name for name in rows[0]["scores"] if name.endswith(("top1", "r1"))]
+    headings = ("method", *shown, "ternary", "zeros", "bits/weight", "file MB", "seeds")
+    lines = [headings, ("---", *("--:" for _ in headings[1:]))]
+    for row in rows:
+        cells = []
+        for name in shown:
+            score = row["scores"][name]
+            spread = "" if score["spread"] is None else f" ± {100 * score['spread']:.2f}"
+            cells.append(f"{100 * score['mean']:.2f}{spread} ({score['points']:+.2f})")
+        zeros = "-" if row["zero_share"] is None else f"{row['zero_share']:.1%}"
+        facts = (f"{row['ternary_share']:.1%}", zeros, f"{row['bits_per_weight']:.2f}", f"{row['file_mb']:.2f}")
+        lines.append((row["name"], *cells, *facts, str(row["seeds"])))
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    how = "Percent, ± standard deviation over seeds, in brackets the points from the original. MB are 10^6 bytes."
+    versions = f"Tercet {about['version']}, torch {about['packages']['torch']}"
+    end = f"`{command}`, {versions}, {about['cpu']}, {about['threads']} threads."
+    return f"# Ternary CLIP: methods compared\n\n{table}\n\n{how}\n\n{end}\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--source", default=SOURCE)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--only", action="append", help="rows whose name has this word; may be given several times")
+    parser.add_argument("--steps", type=int, help="of every training, instead of the file's")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--list", action="store_true", help="show the rows and do nothing")
+    asked = parser.parse_args()
+    chosen = [row for row in recipes(asked.steps) if not asked.only or any(word in row[0].name for word in asked.only)]
+    if asked.list:
+        print("\n".join(f"{recipe.name}: {seeds} run(s)" for recipe, _, seeds, _ in chosen))
+        return
+    set_threads(asked.threads)
+    work, rows = Work(asked.source, asked.out), list[dict[str, Any]]()
+    base = {**original(work.model, work.exams).as_dict(), "name": "original"}
+    rows.append(_mean([base], base))
+    command, about = " ".join(["python benchmarks/clip/methods.py", *sys.argv[1:]]), machine()
+    for recipe, trained, seeds, control in chosen:
+        count = seeds if recipe.train is not None else 1
+        runs = [_done(work, recipe.name, recipe, trained, control, seed) for seed in range(count)]
+        rows.append(_mean(runs, base))
+        result = {"rows": rows, "command": command, "machine": about, "date": time.strftime("%Y-%m-%d")}
+        fsio.atomic_file(asked.out / "methods.json", (json.dumps(result, indent=1) + "\n").encode())
+        fsio.atomic_file(asked.out / "methods.md", _page(rows, command, about).encode())
+
+
+if __name__ == "__main__":
+    main()
