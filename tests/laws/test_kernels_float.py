@@ -73,6 +73,8 @@ def test_activations(name: str, spread: float) -> None:
     got = everywhere(lambda isa: _native.activate(isa, FUNCTIONS[name], x))
     # A few units in the last place; GELU's own 1 + erf cancels below -1, so its error is relative to x there.
     size = np.abs(expected) + (name in ("gelu", "gelu_tanh")) * np.abs(v)
+    if name == "quick_gelu":  # the exponent 1.702 x is rounded, which e^ turns into an error that grows with x
+        size *= 1 + np.abs(v)
     np.testing.assert_array_less(np.abs(got - expected), 5e-7 * size + 1e-36)
     both = everywhere(lambda isa: _native.gated(isa, FUNCTIONS[name], x, up))
     assert same_bits(both, got * up)

@@ -64,10 +64,10 @@ def native_program(program: Program, tensors: Tensors, isa: str | None) -> _nati
 
 
 def _widths(program: Program) -> dict[str, int]:
-    first = program.ops[0]
-    if first.inputs[0] != "patches":
-        return program.widths
-    return {**program.widths, "patches": program.weights[first.weight].shape[1]}
+    for first in program.ops[:1]:
+        if first.inputs[:1] == ("patches",) and first.weight in program.weights:
+            return {**program.widths, "patches": program.weights[first.weight].shape[1]}
+    return program.widths
 
 
 def _matrix(name: str, tensor: PackedTensor | NDArray[np.float32]) -> _native.Matrix:

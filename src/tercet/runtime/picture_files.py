@@ -146,7 +146,9 @@ def _cost(picture: Any, where: str) -> int:
     beside = BESIDE.get(picture.format, 0) + (0 if picture.mode == "RGB" else 4)
     if picture.format in ("JPEG", "MPO") and picture.info.get("progressive"):
         beside += 6
-    if picture.getexif().get(ORIENTATION, 1) != 1:
+    # A PNG whose Exif does not come before its pixels would be decoded by getexif.
+    undecoded = picture.format != "PNG" or "exif" in picture.info
+    if undecoded and picture.getexif().get(ORIENTATION, 1) != 1:
         beside += own
     cost = int(picture.width) * int(picture.height) * (own + beside)
     if cost > MAX_DECODED:
