@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from differences import merged
 from tercet import families, sources
 from tercet.cli.common import progress_bar
 from tercet.cli.memory import keep_memory
@@ -31,7 +32,7 @@ def entries(steps: int | None = None) -> list[Entry]:
     _, data = read(ROWS)
     base = Recipe.load(data["base"]).model_dump(mode="json")
     blocks = len(families.program(sources.resolve(SOURCE).config).blocks)
-    common = _merged(base, data["common"])
+    common = merged(base, data["common"])
     if steps:
         common["train"]["steps"] = steps
     return [_entry(common, dict(row), blocks) for row in data["rows"]]
@@ -40,22 +41,13 @@ def entries(steps: int | None = None) -> list[Entry]:
 def _entry(common: dict[str, Any], row: dict[str, Any], blocks: int) -> Entry:
     name, rates, seeds = row.pop("name"), row.pop("rates", []), row.pop("seeds", 1)
     billm, linears, outer = row.pop("billm", False), row.pop("linears", None), row.pop("outer", None)
-    fields = _merged(common, {"name": name, "description": "", **row})
+    fields = merged(common, {"name": name, "description": "", **row})
     if linears is not None:
         fields["rules"] = [{**fields["rules"][0], "quantizer": linears}, *fields["rules"][1:]]
     if outer is not None:
         kept = [{"match": f"model.layers.{index}.*", "role": "linear", "keep": outer} for index in (0, blocks - 1)]
         fields["rules"] = [*kept, *fields["rules"]]
     return Entry(name, Recipe.parse(fields, name), tuple(rates), seeds, billm)
-
-
-def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """`other` laid over `one`, mapping by mapping; None takes a mapping away."""
-    merged = dict(one)
-    for name, value in other.items():
-        below = merged.get(name)
-        merged[name] = _merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
-    return merged
 
 
 def _tell(row: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Every method of methods.yaml on the small CLIP: the same pictures, steps and evaluation for all.
 
-    PYTHONPATH=src python benchmarks/clip/methods.py [--source FOLDER] [--out DIR] [--only WORD]... [--steps N] [--list]
+    PYTHONPATH=benchmarks python benchmarks/clip/methods.py [--source FOLDER] [--out DIR] [--only WORD]... [--steps N]
+        [--list]
 
 Each finished run is a file of its own in DIR/rows; stopped and called again, it goes on. Then methods.json and
 methods.md have all rows that are there: the mean over seeds, ± their standard deviation, and the difference from the
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 import tercet
+from differences import merged
 from tercet import fsio, sources
 from tercet.evaluate.float_model import set_threads
 from tercet.evaluate.machine import machine
@@ -30,7 +32,8 @@ from tercet.pipeline.clip.data import ClipData, gather
 from tercet.pipeline.clip.distil import train_on
 from tercet.pipeline.clip.exam import Exam, prepare
 from tercet.pipeline.clip.model import ClipModel
-from tercet.pipeline.clip.run import ClipRow, examined, make, original
+from tercet.pipeline.clip.rows import ClipRow, examined, original
+from tercet.pipeline.clip.run import make
 from tercet.pipeline.clip.sources import captioned
 from tercet.recipe import Recipe
 from tercet.recipe.reading import read
@@ -97,21 +100,13 @@ def recipes(steps: int | None = None) -> list[tuple[Recipe, Recipe, int, bool]]:
 def _row(base: str, common: dict[str, Any], row: dict[str, Any]) -> tuple[Recipe, Recipe, int, bool]:
     seeds, control = row.pop("seeds", 1), row.pop("control", False)
     quantizer, scope = row.pop("quantizer", None), row.pop("scope", base)
-    fields = _merged(Recipe.load(scope).model_dump(mode="json"), {"description": "", **common})
+    fields = merged(Recipe.load(scope).model_dump(mode="json"), {"description": "", **common})
     if quantizer is not None:
         fields["rules"] = [
             {**rule, **({"quantizer": quantizer} if rule["quantizer"] else {})} for rule in fields["rules"]
         ]
-    made = _merged(fields, row)
+    made = merged(fields, row)
     return Recipe.parse(made, row["name"]), Recipe.parse(fields, row["name"]), seeds, control
-
-
-def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(one)
-    for name, value in other.items():
-        below = merged.get(name)
-        merged[name] = _merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
-    return merged
 
 
 def _seeded(recipe: Recipe, seed: int) -> Recipe:

@@ -27,7 +27,8 @@ from tercet.pipeline.clip.distil import train_on
 from tercet.pipeline.clip.exam import Exam, prepare
 from tercet.pipeline.clip.grid import grid, nearest
 from tercet.pipeline.clip.model import ClipModel
-from tercet.pipeline.clip.run import ClipRow, examined, make, original
+from tercet.pipeline.clip.rows import ClipRow, examined, original
+from tercet.pipeline.clip.run import make
 from tercet.pipeline.clip.sources import captioned
 from tercet.pipeline.measure import Progress, silent
 from tercet.recipe import Recipe

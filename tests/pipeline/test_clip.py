@@ -227,3 +227,11 @@ def test_the_command_reads_a_table_and_class_folders(tmp_path: Path) -> None:
     refused = tercet("quantize", place, "-o", tmp_path / "out", "--recipe", "clip-q-all", "--pictures", tmp_path / "no")
     assert refused.exit_code == 1
     assert refused.stderr.startswith("tercet: ")
+
+
+def test_options_of_language_models_are_not_swallowed(tmp_path: Path) -> None:
+    place = tiny_clip.folder(tmp_path / "clip")
+    for option in ("--text", "--tokens", "--seed", "--eval-tokens"):
+        refused = tercet("quantize", place, "-o", tmp_path / "out", "--recipe", "clip-q-all", option, "7")
+        assert refused.exit_code == 1
+        assert f"does not read {option}" in refused.stderr

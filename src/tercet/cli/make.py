@@ -60,6 +60,9 @@ def quantize(
 
     origin = sources.resolve(source)
     if origin.config["model_type"] in families.SUPPORTED_TOWERS:
+        unread = {"text": text, "tokens": tokens, "seed": seed, "eval-text": eval_text, "eval-tokens": eval_tokens}
+        if given := [f"--{name}" for name, value in unread.items() if value is not None]:
+            raise RecipeError(f"{source} is a model of pictures and texts, which does not read {given[0]}")
         report = _quantize_towers(origin, out, recipe, pictures, captions, eval_pictures, threads)
         emit(report, as_json, _clip_text)
         return
@@ -114,7 +117,7 @@ def _quantize_towers(
 
 
 def _clip_text(result: dict[str, Any]) -> str:
-    from tercet.pipeline.clip.run import ClipRow, table
+    from tercet.pipeline.clip.rows import ClipRow, table
 
     read = f"read {result['data']}" if result["data"] else "rounded, without pictures"
     text = f"wrote {result['folder']}: {result['rows'][-1]['file_mb']:.2f} MB, {result['seconds']:.0f} s\n{read}"
@@ -187,7 +190,7 @@ def demo(
 
 
 def _demo_clip_text(result: dict[str, Any]) -> str:
-    from tercet.pipeline.clip.run import ClipRow, table
+    from tercet.pipeline.clip.rows import ClipRow, table
 
     parts = [f"{name}: made in {seconds:.0f} s" for name, seconds in result["seconds_to_make"].items()]
     parts.append(f"search: {result['search']}   {result['seconds']:.0f} s in all")

@@ -99,13 +99,7 @@ def tune(
     """
     begin = time.monotonic()
     set_threads(threads)
-    origin = source if isinstance(source, sources.Source) else sources.resolve(source)
-    packed = Artifact.open(folder, check=True)
-    _check(packed, origin)
-    if checked_target(Path(out)).resolve() == packed.folder.resolve():
-        raise TercetError(f"{out} is the folder to tune, which is left as it is; choose another one to write")
-    if packed.config["model"].get("tercet", {}).get("rotate"):
-        origin = rotated_source(origin)
+    packed, origin = _opened(source, folder, Path(out))
     chosen = choose(text, "train", origin)
     engine = open_model(packed.folder, threads=threads)
     context = min(settings.context, engine.context)
@@ -141,6 +135,17 @@ def tune(
         general_after=general_after,
         flips=_flips(start, made),
     )
+
+
+def _opened(source: str | sources.Source, folder: str | Path, out: Path) -> tuple[Artifact, sources.Source]:
+    """The folder and what it was made of; refuses what cannot be tuned, and where nothing may be written."""
+    origin = source if isinstance(source, sources.Source) else sources.resolve(source)
+    packed = Artifact.open(folder, check=True)
+    _check(packed, origin)
+    if checked_target(out).resolve() == packed.folder.resolve():
+        raise TercetError(f"{out} is the folder to tune, which is left as it is; choose another one to write")
+    rotated = packed.config["model"].get("tercet", {}).get("rotate")
+    return packed, rotated_source(origin) if rotated else origin
 
 
 def _check(packed: Artifact, origin: sources.Source) -> None:

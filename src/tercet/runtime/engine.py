@@ -22,12 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from tercet import _native
 from tercet.artifact import Artifact
-from tercet.errors import EngineError, ModelError
+from tercet.errors import EngineError
 from tercet.families import program as program_of
 from tercet.program import Program
 from tercet.runtime.batch import Batch
 from tercet.runtime.generation import Generation
-from tercet.runtime.native_program import Tensors, native_program
+from tercet.runtime.native_program import Tensors, native_program, refuse_unread
 from tercet.runtime.prompt_cache import Kept, PromptCache, common
 from tercet.runtime.sampling import Sampling
 from tercet.runtime.speculation import Pace
@@ -159,11 +159,7 @@ class Engine:
         """
         artifact = source if isinstance(source, Artifact) else Artifact.open(Path(source), check=check, copy=copy)
         program = program_of(artifact.config["model"])
-        if unread := sorted(set(artifact.tensors) - set(program.weights)):
-            raise ModelError(
-                f"{artifact.folder}: config.json describes a model without {unread[0]} ({len(unread)} tensors unread);"
-                " it was edited, or the folder is of another version: quantize again"
-            )
+        refuse_unread(artifact, program.weights)
         engine = cls(
             program,
             artifact.tensors,

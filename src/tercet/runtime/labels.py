@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from tercet.artifact import strict_json
 from tercet.errors import EngineError, FormatError
+from tercet.runtime.tokenizer import read_tokenizer
 
 __all__ = ["Labels"]
 
-MAX_FILE = 256 << 20
 MAX_TEXT = 1 << 20  # characters; a caption has a hundred
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -64,16 +64,7 @@ class Labels:
     def open(cls, folder: str | Path, context: int) -> Labels:
         """Reads tokenizer.json and tokenizer_config.json of a model folder. Raises FormatError."""
         folder = Path(folder)
-        path = folder / "tokenizer.json"
-        try:
-            if path.stat().st_size > MAX_FILE:
-                raise FormatError(f"{path}: more than {MAX_FILE >> 20} MB; this is no tokenizer")
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except FormatError:
-            raise
-        except Exception as error:  # the library raises bare Exception
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise FormatError(f"{path}: {reason}; the tokenizer in its fast format belongs there") from None
+        tokenizer = read_tokenizer(folder)
         place = folder / "tokenizer_config.json"
         try:
             settings = strict_json.parse(place.read_bytes(), str(place))

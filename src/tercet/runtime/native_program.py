@@ -13,17 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet import _native, kernels
+from tercet.artifact import Artifact
 from tercet.errors import EngineError, ModelError, QuantizeError
 from tercet.packing import PackedTensor, pack, unpack
-from tercet.program import Program
+from tercet.program import Program, Weight
 
-__all__ = ["Tensors", "native_program"]
+__all__ = ["Tensors", "native_program", "refuse_unread"]
 
 TERNARY = ("t19", "t5")  # t2 where the kernels do not read them
 
 Tensors = Mapping[str, PackedTensor | NDArray[np.float32]]
 
 log = logging.getLogger(__name__)
+
+
+def refuse_unread(artifact: Artifact, weights: Mapping[str, Weight]) -> None:
+    """Raises ModelError where a folder holds tensors that its model never reads."""
+    if unread := sorted(set(artifact.tensors) - set(weights)):
+        raise ModelError(
+            f"{artifact.folder}: config.json describes a model without {unread[0]} ({len(unread)} tensors unread);"
+            " it was edited, or the folder is of another version: quantize again"
+        )
 
 
 def native_program(program: Program, tensors: Tensors, isa: str | None) -> _native.ProgramBuilder:

@@ -20,12 +20,26 @@ from tercet.errors import EngineError, FormatError
 from tercet.runtime.chat import render
 from tercet.runtime.locks import ForkLock
 
-__all__ = ["StreamDecoder", "Tokenizer"]
+__all__ = ["StreamDecoder", "Tokenizer", "read_tokenizer"]
 
 MAX_FILE = 256 << 20
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")  # templates may name them
 PENDING = 16  # tokens after which text that is no UTF-8 is shown with replacement characters
 REPLACEMENT = "\ufffd"
+
+
+def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
+    """tokenizer.json of a model folder. Raises FormatError."""
+    path = folder / "tokenizer.json"
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise FormatError(f"{path}: more than {MAX_FILE >> 20} MB; this is no tokenizer")
+        return tokenizers.Tokenizer.from_file(str(path))
+    except FormatError:
+        raise
+    except Exception as error:  # the library raises bare Exception
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FormatError(f"{path}: {reason}; the tokenizer in its fast format belongs there") from None
 
 
 class Tokenizer:
@@ -53,15 +67,7 @@ class Tokenizer:
         Raises FormatError where one is missing or damaged.
         """
         folder = Path(folder)
-        path = folder / "tokenizer.json"
-        try:
-            if path.stat().st_size > MAX_FILE:
-                raise FormatError(f"{path}: more than {MAX_FILE >> 20} MB; this is no tokenizer")
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except FormatError:
-            raise
-        except Exception as error:  # the library raises bare Exception
-            raise FormatError(f"{path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from None
+        tokenizer = read_tokenizer(folder)
         generation = _object(_json(folder / "config.json").get("generation"))
         eos = generation.get("eos_token_id")
         eos_ids = eos if isinstance(eos, list) else [eos]

@@ -27,7 +27,7 @@ from tercet.families import narrowed
 from tercet.families import towers as towers_of
 from tercet.packing import PackedTensor
 from tercet.program import Program, Towers
-from tercet.runtime.native_program import Tensors, native_program
+from tercet.runtime.native_program import Tensors, native_program, refuse_unread
 
 __all__ = ["Encoder"]
 
@@ -117,11 +117,7 @@ class Encoder:
         """
         artifact = source if isinstance(source, Artifact) else Artifact.open(Path(source), check=check, copy=copy)
         towers = towers_of(artifact.config["model"])
-        if unread := sorted(set(artifact.tensors) - set(towers.weights)):
-            raise ModelError(
-                f"{artifact.folder}: config.json describes a model without {unread[0]} ({len(unread)} tensors unread);"
-                " it was edited, or the folder is of another version: quantize again"
-            )
+        refuse_unread(artifact, towers.weights)
         towers = replace(towers, image=narrowed(towers.image), text=narrowed(towers.text))
         encoder = cls(towers, artifact.tensors, threads=threads, isa=isa, activations=activations)
         encoder.artifact = artifact
