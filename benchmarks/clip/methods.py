@@ -50,7 +50,7 @@ class Work:
 
     def __init__(self, source: str, out: Path) -> None:
         self.model, self.out = ClipModel.open(sources.resolve(source)), out
-        self._data: tuple[tuple[int, int], ClipData] | None = None
+        self._data: dict[tuple[int, int], ClipData] = {}
         self._exams: list[Exam] = []
 
     @property
@@ -59,20 +59,19 @@ class Work:
             self._exams = [_exam(self.model, name, split) for name, split in TESTED]
         return self._exams
 
-    def data(self, recipe: Recipe) -> ClipData | None:
+    def data(self, recipe: Recipe) -> ClipData:
         """As many rows as the base trains, for calibration alone too: all starts are alike."""
         assert recipe.train is not None
         rows, seed = recipe.train.steps * recipe.train.batch * recipe.train.accumulation, recipe.train.seed
-        if self._data is None or self._data[0] != (rows, seed):
+        if (rows, seed) not in self._data:
             pictures = [captioned(name) for name in LEARNT]
-            self._data = (rows, seed), gather(pictures, self.model.reader(), rows, seed)
-        return self._data[1]
+            self._data[rows, seed] = gather(pictures, self.model.reader(), rows, seed)
+        return self._data[rows, seed]
 
     def run(self, recipe: Recipe, trained: Recipe, control: bool) -> ClipRow:
         """Makes and examines a model; `trained` says how much data there is."""
         data = self.data(trained)
         if control:
-            assert data is not None
             folder = self.out / "work" / "control"
             fsio.remove_folder(folder)
             return original(

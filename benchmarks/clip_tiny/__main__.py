@@ -37,7 +37,7 @@ SEED = 1
 MERGES = 1000
 RATE, DECAY, LAST = 2e-3, 0.05, 0.01
 WARM, STABLE, SETTLED = 100, 0.55, 0.80  # steps, and shares of them
-SHARES = {"fashion-mnist": 44, "emoji": 40, "scenes": 44}
+SHARES = {"fashion-mnist": 56, "emoji": 32, "scenes": 40}
 SETS: list[tuple[str, Callable[[Split], Pictures], tuple[Split, ...]]] = [
     ("Fashion-MNIST", fashion_mnist.pictures, ("validation", "test")),
     ("emoji", emoji.pictures, ("validation", "test", "unseen")),

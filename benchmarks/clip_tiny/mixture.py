@@ -87,11 +87,11 @@ def mixed(parts: list[Part], encoded: dict[str, list[int]], rng: np.random.Gener
             which = one if part.together else rng.random()
             words.append(told[max(0, int((2 * which - 1) * len(told)))])
             meanings.append((number, int(part.groups[index])))
-    meant = dict(zip(words, meanings, strict=True))  # one row a caption
-    rows = [encoded[word] for word in meant]
+    meant = list(dict.fromkeys(zip(words, meanings, strict=True)))  # a coat to wear and one drawn are two captions
+    rows = [encoded[word] for word, _ in meant]
     length = max(map(len, rows))
     ids = torch.tensor([row + [row[-1]] * (length - len(row)) for row in rows])
-    left, right = torch.tensor(meanings), torch.tensor(list(meant.values()))
+    left, right = torch.tensor(meanings), torch.tensor([meaning for _, meaning in meant])
     return Batch(normalized(np.concatenate(pixels)), ids, (left[:, None] == right[None]).all(-1))
 
 

@@ -7,6 +7,7 @@ Every buffer is float32[windows, tokens, width]. Plain dense math: weights arriv
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -115,15 +116,20 @@ def _attention(op: Op, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         behind = torch.arange(tokens)[:, None] - torch.arange(tokens)
         mask = (behind >= 0) & (behind < op.window)
     q, k, v = (_heads(x, op.head_dim).transpose(1, 2) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=mask,
-        is_causal=op.causal and mask is None,
-        scale=op.factor,
-        enable_gqa=op.heads != op.kv_heads,
-    )
+    # torch goes back through bfloat16 attention on a CPU 8 times slower than through float32 where rows are short.
+    trained = torch.is_grad_enabled() and q.device.type == "cpu"
+    if trained:
+        q, k, v = (x if x.dtype == torch.float64 else x.float() for x in (q, k, v))
+    with torch.autocast("cpu", enabled=False) if trained else nullcontext():
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=op.causal and mask is None,
+            scale=op.factor,
+            enable_gqa=op.heads != op.kv_heads,
+        )
     return out.transpose(1, 2).flatten(2)
 
 

@@ -52,7 +52,7 @@ def quantized(x: Tensor, kind: Activations, group: int) -> Tensor:
         scale = (size * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp(min=1)
         return (grouped.sign() * kept * scale).flatten(-2)
     largest = LARGEST[kind]
-    amax = grouped.abs().amax(-1, keepdim=True)
+    amax = torch.maximum(grouped.amax(-1, keepdim=True), -grouped.amin(-1, keepdim=True))  # no copy of |x|
     inverse = largest / amax
     usable = inverse.isfinite()  # not where all is 0, or so small that the engine takes it for 0
     return (grouped * inverse.where(usable, 0.0)).round_().mul_((amax / largest).where(usable, 0.0)).flatten(-2)

@@ -27,7 +27,7 @@ from tercet.runtime.labels import Labels
 from tercet.runtime.pictures import Preprocessor
 from tercet.sources.cache import cache_dir
 
-__all__ = ["Captioned", "ClipData", "Looked", "Reader", "gather"]
+__all__ = ["LARGE", "Captioned", "ClipData", "Looked", "Reader", "gather"]
 
 Floats = NDArray[np.float16]
 LARGE = 1 << 30  # bytes of pictures that are not kept in memory

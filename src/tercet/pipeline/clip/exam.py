@@ -7,13 +7,14 @@ have one caption, and each of them is right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet.pipeline.clip.data import Captioned, Reader
+from tercet.pipeline.clip.data import LARGE, Captioned, Reader
 
 __all__ = ["Exam", "examine", "prepare"]
 
@@ -25,7 +26,7 @@ BATCH = 256
 class Exam:
     """Attributes:
     name: of the source, or what else the table calls it.
-    source: pictures, read when they are needed; only the first of them where `text_of` is shorter.
+    source: pictures, read when they are first needed; only the first of them where `text_of` is shorter.
     reader: of the model's family: prepares pictures.
     ids: int64[texts * sentences, length].
     sentences: of each text, as many.
@@ -48,9 +49,19 @@ class Exam:
 
     def images(self, encode_pixels: Callable[[Floats], Floats]) -> Floats:
         """float32[n, dim]: what an image tower makes of the pictures."""
+        size = 12 * len(self.text_of) * self.reader.towers.image_size**2  # bytes, three floats a pixel
+        batches = self._prepared if size <= LARGE else self._batches()
+        return np.concatenate([encode_pixels(batch) for batch in batches])
+
+    @cached_property
+    def _prepared(self) -> list[Floats]:
+        """Small ones are prepared once: several models sit the same exam."""
+        return list(self._batches())
+
+    def _batches(self) -> Iterator[Floats]:
         count, pixels = len(self.text_of), self.source.pixels
-        parts = [range(at, min(at + BATCH, count)) for at in range(0, count, BATCH)]
-        return np.concatenate([encode_pixels(self.reader.pictures([pixels[i] for i in part])) for part in parts])
+        for at in range(0, count, BATCH):
+            yield self.reader.pictures([pixels[i] for i in range(at, min(at + BATCH, count))])
 
 
 def prepare(source: Captioned, reader: Reader, limit: int | None = None, name: str = "") -> Exam:
@@ -77,12 +88,12 @@ def examine(
     near = images @ texts.T
     if exam.classes:
         return {"top1": float((near.argmax(1) == exam.text_of).mean())}
+    right_text = np.argsort(-near, 1, kind="stable")[:, :5] == exam.text_of[:, None]
+    right_image = exam.text_of[np.argsort(-near, 0, kind="stable")[:5]] == np.arange(len(texts))
     found = {}
     for k in (1, 5):
-        best = np.argsort(-near, 1, kind="stable")[:, :k]
-        found[f"i2t_r{k}"] = float((best == exam.text_of[:, None]).any(1).mean())
-        best = np.argsort(-near, 0, kind="stable")[:k]
-        found[f"t2i_r{k}"] = float((exam.text_of[best] == np.arange(len(texts))).any(0).mean())
+        found[f"i2t_r{k}"] = float(right_text[:, :k].any(1).mean())
+        found[f"t2i_r{k}"] = float(right_image[:k].any(0).mean())
     return found
 
 
