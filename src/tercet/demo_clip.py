@@ -23,7 +23,7 @@ from tercet.artifact import is_artifact
 from tercet.evaluate.float_model import set_threads
 from tercet.evaluate.machine import machine
 from tercet.pipeline.clip.data import Captioned, ClipData, Reader, gather
-from tercet.pipeline.clip.distil import train_on
+from tercet.pipeline.clip.distil import run_name, train_on
 from tercet.pipeline.clip.exam import Exam, prepare
 from tercet.pipeline.clip.grid import grid, nearest
 from tercet.pipeline.clip.model import ClipModel
@@ -117,7 +117,7 @@ def _data(recipe: Recipe, pictures: Sequence[Captioned], reader: Reader, step: P
 
 def _control(model: ClipModel, recipe: Recipe, data: ClipData, exams: Sequence[Exam]) -> ClipRow:
     """Its run stays in the cache: a second demo goes on from there."""
-    run = cache_dir() / "training" / f"control-{data.digest[:32]}"
+    run = cache_dir() / "training" / f"control-{run_name(model.source.origin, recipe, data)}"
     return original(model, exams, train_on(model.towers, model.tensors, recipe, data, run))
 
 

@@ -179,7 +179,8 @@ def test_the_hub_is_asked_for_harmless_files_only(folder: Path, monkeypatch: pyt
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert resolve("owner/name").origin == {"hub": "owner/name"}
+    found = resolve("owner/name")
+    assert found.origin == {"hub": "owner/name", "sha256": found.fingerprint}
     assert asked["hub_id"] == "owner/name"
     assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in asked["allow_patterns"])
 

@@ -168,6 +168,19 @@ def test_losses_are_their_formulas(family: str, more: bool) -> None:
         np.testing.assert_allclose(float(out[name]), value, rtol=2e-4, atol=1e-5, err_msg=name)
 
 
+def test_equal_captions_are_right_for_each_other() -> None:
+    """In SigLIP's loss; in CLIP's, where equal rows share their softmax, it makes no difference."""
+    own = student("siglip")
+    given = batch(own.towers) | {"groups": torch.arange(PAIRS)}
+    alone = ClipTask(own, None, ClipDistil(kind="clip", fd=0))
+    given["ids"] = given["ids"][[0, 1, 2, 1, 3, 4, 0]]
+    by_words = alone(given)["task"]
+    torch.testing.assert_close(by_words, alone(given | {"groups": torch.tensor([0, 1, 2, 1, 3, 4, 0])})["task"])
+    image, text = (own.encode_patches(given["patches"]).embedding, own.encode_ids(given["ids"]).embedding)
+    unit, right = [clip_losses.normalised(x) for x in (image, text)], torch.eye(PAIRS, dtype=torch.bool)
+    assert not torch.isclose(by_words, clip_losses.sigmoid(*unit, own.scale, own.bias, right))
+
+
 def test_blocks_are_those_of_transformers() -> None:
     """Two of each tower, in order; padding behind a text's end is left out."""
     original, _, _ = tiny_towers.model("clip")

@@ -48,7 +48,8 @@ class Source:
             open_clip_config.json, open_clip_model.safetensors and the same files of the tokenizer.
         config: the parsed config.json, without auto_map; what it would be, where it is open_clip's.
         fingerprint: SHA-256 of what the model is made from, hexadecimal.
-        origin: where it came from, as written into a converted model's config.json.
+        origin: where it came from, with the fingerprint: as written into a converted model's config.json, and what
+            caches go by.
     """
 
     name: str
@@ -112,7 +113,8 @@ def from_folder(folder: Path, name: str, origin: dict[str, Any], fingerprint: st
     Tensors(files)  # every header is checked here, once, before anything else may open the files
     if _is_open_clip(folder):
         _stored(folder)
-    return Source(name, folder, config, fingerprint or _fingerprint(folder, files), origin)
+    known = fingerprint or _fingerprint(folder, files)
+    return Source(name, folder, config, known, {**origin, "sha256": known})
 
 
 def weight_files(folder: Path) -> list[Path]:

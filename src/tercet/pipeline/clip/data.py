@@ -10,17 +10,18 @@ sources, number of rows and seed.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet.errors import StorageError, TercetError
+from tercet.errors import FormatError, StorageError, TercetError
 from tercet.patches import patches
 from tercet.program import Towers
 from tercet.runtime.labels import Labels
@@ -30,6 +31,8 @@ from tercet.sources.cache import cache_dir
 __all__ = ["LARGE", "Captioned", "ClipData", "Looked", "Reader", "gather"]
 
 Floats = NDArray[np.float16]
+log = logging.getLogger(__name__)
+
 LARGE = 1 << 30  # bytes of pictures that are not kept in memory
 
 
@@ -60,7 +63,7 @@ class Reader:
     preprocessor: Preprocessor
     labels: Labels
 
-    def pictures(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def pictures(self, pixels: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """float32[n, 3, size, size]."""
         from PIL import Image
 
@@ -94,7 +97,7 @@ class ClipData:
     digest: SHA-256 of all that is read.
     patches: float16[n, patches, columns], each picture once.
     ids: int64[m, length], each text once.
-    rows: int64[k, 3]: picture, text, group of each pair.
+    rows: int64[k, 3]: picture, text, group of each pair; pictures of one group show the same thing.
     more_patches, more_ids: indices of pictures and texts that have no partner; each row of the loop takes one.
     """
 
@@ -139,7 +142,7 @@ def gather(
         captions: texts without pictures.
         progress: called with (pictures done, pictures).
 
-    Raises TercetError where no picture has a caption, and what opening a picture raises.
+    Pictures that cannot be read are left out, and said in the log. Raises TercetError where none is left.
     """
     rng = np.random.default_rng(seed)
     paired = [source for source in sources if len(source) and any(source.captions)]
@@ -162,9 +165,11 @@ def gather(
     kept = [lone[int(i)] for i in rng.permutation(len(lone))[:rows]]
     spare = [text for text in dict.fromkeys(captions) if text not in texts]
     spare = [spare[int(i)] for i in rng.permutation(len(spare))[:rows]]
-    pictures = _patches([*places, *kept], reader, progress)
+    pictures, unread = _patches([*places, *kept], reader, progress)
     ids = reader.labels([*texts, *spare])
-    table = np.array(found, np.int64)
+    table = np.array([row for row in found if row[0] not in unread], np.int64)
+    if not len(table):
+        raise TercetError(f"no picture with a caption could be read; the first: {next(iter(unread.values()))}")
     digest = hashlib.sha256(pictures.data)
     digest.update(ids.tobytes() + table.tobytes())
     return ClipData(
@@ -173,7 +178,7 @@ def gather(
         patches=pictures,
         ids=ids,
         rows=table,
-        more_patches=np.arange(len(places), len(pictures)),
+        more_patches=np.array([i for i in range(len(places), len(pictures)) if i not in unread], np.int64),
         more_ids=np.arange(len(texts), len(ids)),
     )
 
@@ -186,14 +191,23 @@ def _drawn(rng: np.random.Generator, among: Sequence[int], count: int) -> list[i
 
 def _patches(
     places: Sequence[tuple[Captioned, int]], reader: Reader, progress: Callable[[int, int], None] | None
-) -> Floats:
+) -> tuple[Floats, dict[int, str]]:
+    """The patches, and why those that could not be read were not, by place."""
     image = reader.towers.image
     made = _space((len(places), image.context, image.weights[image.ops[0].weight].shape[1]))
+    unread: dict[int, str] = {}
     for at, (source, index) in enumerate(places):
-        made[at] = reader.patches([source.pixels[index]])[0]
+        try:
+            made[at] = reader.patches([source.pixels[index]])[0]
+        except FormatError as error:
+            made[at] = 0
+            unread[at] = str(error)
         if progress and (at % 256 == 255 or at + 1 == len(places)):
             progress(at + 1, len(places))
-    return made
+    if unread:
+        why = next(iter(unread.values()))
+        log.warning("%d of %d pictures cannot be read and are left out; the first: %s", len(unread), len(places), why)
+    return made, unread
 
 
 def _space(shape: tuple[int, ...]) -> Floats:

@@ -32,7 +32,7 @@ from tercet.train import ClipTask, TowersModule, train
 from tercet.train.processes import Processes
 from tercet.train.teacher import stored_embeddings
 
-__all__ = ["Distilled", "Validation", "distil", "train_on"]
+__all__ = ["Distilled", "Validation", "distil", "run_name", "train_on"]
 
 Floats = NDArray[np.float32]
 Validation = Callable[[TowersModule], Mapping[str, float]]
@@ -89,7 +89,7 @@ def distil(
     # Rounded weights are no better start than the quantizer's own, which is the pretrained weight itself.
     known = quantized if recipe.calibrate else {n: t for n, t in quantized.items() if not isinstance(t, TernaryTensor)}
     student = build_student(towers, tensors, plan, known, settings.activations)
-    folder = cache / _name(origin, recipe, data)
+    folder = cache / run_name(origin, recipe, data)
     train(
         ClipTask(student, teacher if settings.off else None, settings),
         data.arrays(image, text),
@@ -143,7 +143,8 @@ def _student(task: nn.Module) -> TowersModule:
     return task.student
 
 
-def _name(origin: Mapping[str, Any], recipe: Recipe, data: ClipData) -> str:
+def run_name(origin: Mapping[str, Any], recipe: Recipe, data: ClipData) -> str:
+    """Of the run's folder: all that decides its result, and the threads that a run cannot change in the middle."""
     fields = recipe.model_dump(mode="json", exclude={"name", "description", "evaluate"})
     facts = [dict(origin), fields, data.digest, torch.get_num_threads()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

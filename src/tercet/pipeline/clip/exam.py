@@ -1,8 +1,8 @@
 """What a model of pictures and texts knows, from its embeddings: zero-shot top-1, or retrieval in both directions.
 
 A source with classes is classified: a class is the mean of its sentences' embeddings, each of length 1. Of any other
-every picture asks for its caption among those of all groups, and every caption for its picture; pictures of one group
-have one caption, and each of them is right.
+every caption asks for its picture and every picture for one of its captions, by the rules of `tercet eval`
+(`tercet.evaluate.retrieval`), so that both give the same numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.errors import FormatError
+from tercet.evaluate.retrieval import Captions, caption_table
+from tercet.evaluate.zeroshot import rank_of_label
 from tercet.pipeline.clip.data import LARGE, Captioned, Reader
 
 __all__ = ["Exam", "examine", "prepare"]
@@ -26,12 +29,11 @@ BATCH = 256
 class Exam:
     """Attributes:
     name: of the source, or what else the table calls it.
-    source: pictures, read when they are first needed; only the first of them where `text_of` is shorter.
+    source: pictures, read when they are first needed.
     reader: of the model's family: prepares pictures.
     ids: int64[texts * sentences, length].
     sentences: of each text, as many.
-    text_of: int64[n], the right text of each picture.
-    classes: whether pictures are classified, and retrieved otherwise.
+    captions: which texts are right for which picture; None where pictures are classified, by `source.groups`.
     """
 
     name: str
@@ -39,17 +41,16 @@ class Exam:
     reader: Reader
     ids: NDArray[np.int64]
     sentences: int
-    text_of: NDArray[np.int64]
-    classes: bool
+    captions: Captions | None
 
     @property
     def headline(self) -> str:
         """The measure that stands for the others."""
-        return "top1" if self.classes else "i2t_r1"
+        return "i2t_r1" if self.captions else "top1"
 
     def images(self, encode_pixels: Callable[[Floats], Floats]) -> Floats:
         """float32[n, dim]: what an image tower makes of the pictures."""
-        size = 12 * len(self.text_of) * self.reader.towers.image_size**2  # bytes, three floats a pixel
+        size = 12 * len(self.source) * self.reader.towers.image_size**2  # bytes, three floats a pixel
         batches = self._prepared if size <= LARGE else self._batches()
         return np.concatenate([encode_pixels(batch) for batch in batches])
 
@@ -59,23 +60,22 @@ class Exam:
         return list(self._batches())
 
     def _batches(self) -> Iterator[Floats]:
-        count, pixels = len(self.text_of), self.source.pixels
+        count, pixels = len(self.source), self.source.pixels
         for at in range(0, count, BATCH):
-            yield self.reader.pictures([pixels[i] for i in range(at, min(at + BATCH, count))])
+            yield self.reader.pictures(pixels[i] for i in range(at, min(at + BATCH, count)))
 
 
-def prepare(source: Captioned, reader: Reader, limit: int | None = None, name: str = "") -> Exam:
-    """A source, or the first `limit` pictures of it, as both towers read it."""
+def prepare(source: Captioned, reader: Reader, name: str = "") -> Exam:
+    """A source as both towers read it. Raises FormatError where a picture has neither class nor caption."""
     classes: Sequence[str] = getattr(source, "classes", ())
-    templates: Sequence[str] = getattr(source, "templates", ()) or ("{}",)
-    groups = source.groups[: min(len(source), limit or len(source))]
     if classes:
-        told, text_of = [template.format(each) for each in classes for template in templates], groups
-    else:
-        _, first, text_of = np.unique(groups, return_index=True, return_inverse=True)
-        told = [source.captions[int(index)][0] for index in first]
-    ids = reader.labels(told)
-    return Exam(name or source.name, source, reader, ids, len(templates) if classes else 1, text_of, bool(classes))
+        templates: Sequence[str] = getattr(source, "templates", ()) or ("{}",)
+        told = [template.replace("{}", each) for each in classes for template in templates]
+        return Exam(name or source.name, source, reader, reader.labels(told), len(templates), None)
+    if not (len(source) and all(source.captions)):
+        raise FormatError(f"{source.name}: pictures without captions or classes; nothing can be measured on them")
+    captions = Captions(source.captions)
+    return Exam(name or source.name, source, reader, reader.labels(captions.texts), 1, captions)
 
 
 def examine(
@@ -85,16 +85,11 @@ def examine(
     images = _unit(exam.images(encode_pixels))
     texts = _unit(np.concatenate([encode_ids(exam.ids[at : at + BATCH]) for at in range(0, len(exam.ids), BATCH)]))
     texts = _unit(texts.reshape(-1, exam.sentences, texts.shape[1]).mean(1))
-    near = images @ texts.T
-    if exam.classes:
-        return {"top1": float((near.argmax(1) == exam.text_of).mean())}
-    right_text = np.argsort(-near, 1, kind="stable")[:, :5] == exam.text_of[:, None]
-    right_image = exam.text_of[np.argsort(-near, 0, kind="stable")[:5]] == np.arange(len(texts))
-    found = {}
-    for k in (1, 5):
-        found[f"i2t_r{k}"] = float(right_text[:, :k].any(1).mean())
-        found[f"t2i_r{k}"] = float(right_image[:k].any(0).mean())
-    return found
+    if exam.captions is None:
+        return {"top1": float((rank_of_label(images, texts, exam.source.groups) < 1).mean())}
+    of_text, of_image = caption_table(images, texts, exam.captions)
+    ways = (("i2t", of_image), ("t2i", of_text))
+    return {f"{way}_r{k}": float((ranks < k).mean()) for k in (1, 5) for way, ranks in ways}
 
 
 def _unit(x: Floats) -> Floats:

@@ -79,10 +79,10 @@ def quantize(
     set_threads(threads)
     _plan(model, recipe)  # refuses now what it would refuse after all the work
     folder = checked_target(Path(out))
+    exams = [prepare(source, model.reader()) for source in examined_on]
     data = _data(model, recipe, pictures, captions, step)
     make(model, folder, recipe, data, step, watch)
     seconds = time.monotonic() - since
-    exams = [prepare(source, model.reader()) for source in examined_on]
     rows: tuple[ClipRow, ...] = (examined(folder, recipe.name, exams, threads),)
     if exams:
         rows = (original(model, exams), *rows)

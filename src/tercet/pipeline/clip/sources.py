@@ -4,8 +4,7 @@
     a folder of pictures            without captions
     anything else                   a data set of `tercet.evaluate.datasets`: class folders, tables, tars, names
 
-A class says all its sentences, and equal captions make a group: each is true of all its pictures. Files are opened when
-they are read.
+A class says all its sentences; pictures of one class are one group. Files are opened when they are read.
 """
 
 from __future__ import annotations
@@ -93,7 +92,5 @@ def _opened(found: PictureSet, *, training: bool) -> Opened:
         groups = np.array([sample.labels[0] for sample in samples], np.int64)
         kept = tuple(told[int(group)] for group in groups)
         return Opened(found.name, _Pixels(samples), kept, groups, found.classes, templates)
-    known: dict[str, int] = {}
-    keys = [sample.captions[0] if sample.captions else f"\0{i}" for i, sample in enumerate(samples)]
-    groups = np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
-    return Opened(found.name, _Pixels(samples), tuple(sample.captions for sample in samples), groups)
+    told_of = tuple(sample.captions for sample in samples)
+    return Opened(found.name, _Pixels(samples), told_of, np.arange(len(samples)))
