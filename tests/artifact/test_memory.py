@@ -74,3 +74,12 @@ def test_a_copied_model_gives_the_same_bits_and_can_be_verified(
     told = [record.getMessage() for record in caplog.records if "huge pages" in record.getMessage()]
     assert len(told) == 3
     assert all("% of the weights lie in huge pages" in line for line in told)
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_released_pages_are_read_again(copy: bool, tmp_path: Path) -> None:
+    folders.save(tmp_path / "model")
+    opened = Artifact.open(tmp_path / "model", copy=copy)
+    opened.verify()
+    opened.release()
+    opened.verify()

@@ -14,6 +14,7 @@ import tiny_towers as tiny
 from tercet import artifact, families
 from tercet.errors import EngineError, ModelError
 from tercet.program import Op, Program
+from tercet.runtime import towers as towers_module
 from tercet.runtime.towers import Encoder
 
 GELU = {"hidden_act": "gelu"}
@@ -163,3 +164,17 @@ def test_a_sum_of_different_rows_is_refused() -> None:
     ops.insert(index + 1, Op("add", ("y", "h"), "y"))
     with pytest.raises(EngineError, match="different rows"):
         Encoder(replace(towers, image=replace(towers.image, ops=tuple(ops))), tensors)
+
+
+def test_what_has_to_be_converted_waits_until_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    towers, tensors, _ = tiny_packed.towers("clip", "t5")
+    made: list[str] = []
+    real = towers_module.native_program
+    monkeypatch.setattr(towers_module, "native_program", lambda p, *rest: made.append(p.ops[0].kind) or real(p, *rest))
+    encoder = Encoder(towers, tensors, threads=1)
+    assert made == []
+    first = encoder.encode_pixels(tiny.pixels())
+    assert len(made) == 1
+    assert np.array_equal(encoder.encode_pixels(tiny.pixels()), first)
+    encoder.encode_ids(tiny.texts())
+    assert len(made) == 2

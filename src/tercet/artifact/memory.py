@@ -16,7 +16,7 @@ import numpy as np
 
 from tercet.errors import FormatError
 
-__all__ = ["huge_share", "load", "map_file"]
+__all__ = ["huge_share", "load", "map_file", "release"]
 
 HUGE = 2 << 20
 RANGE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ")
@@ -44,6 +44,12 @@ def load(descriptor: int, where: str) -> memoryview:
             raise FormatError(f"{where}: ends after {done} of {size} bytes; another process has shortened it")
         done += count
     return data.toreadonly()
+
+
+def release(data: memoryview) -> None:
+    """Let go of the pages of a mapped file that were read; they are read again where they are needed."""
+    if isinstance(data.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        data.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def huge_share(data: memoryview) -> float | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tercet.artifact import config as configs
 from tercet.artifact import strict_json
 from tercet.artifact.header import Entry, open_regular, parse_header
-from tercet.artifact.memory import huge_share, load, map_file
+from tercet.artifact.memory import huge_share, load, map_file, release
 from tercet.errors import FormatError
 from tercet.packing import PackedTensor, invalid_codes, stored_shapes
 
@@ -42,9 +42,11 @@ class Artifact:
     tensors: dict[str, PackedTensor | NDArray[np.float32]]
     file_bytes: int
 
-    def __init__(self, folder: Path, config: dict[str, Any], entries: dict[str, Entry], data: memoryview) -> None:
+    def __init__(
+        self, folder: Path, config: dict[str, Any], entries: dict[str, Entry], data: memoryview, *, mapped: bool = True
+    ) -> None:
         self.folder, self.config, self.file_bytes = folder, config, len(data)
-        self._entries, self._data = entries, data
+        self._entries, self._data, self._mapped = entries, data, mapped
         matrices = configs.check(config, entries, str(folder / CONFIG))
         parts = {name + configs.SUFFIXES[part] for name, matrix in matrices.items() for part in stored_shapes(*matrix)}
         self.tensors = {name: self._matrix(name, matrix) for name, matrix in matrices.items()}
@@ -73,7 +75,7 @@ class Artifact:
             data = load(descriptor, str(folder / WEIGHTS)) if copy else map_file(descriptor)
         finally:
             os.close(descriptor)
-        artifact = cls(folder, config, entries, data)
+        artifact = cls(folder, config, entries, data, mapped=not copy)
         if check:
             artifact.verify()
         return artifact
@@ -92,6 +94,11 @@ class Artifact:
                 raise FormatError(
                     f"{self.folder / WEIGHTS}: tensor {name[:200]!r} has {count} invalid {tensor.format} codes"
                 )
+
+    def release(self) -> None:
+        """Forget the pages read so far, where the file is mapped: after matrices were copied out of it."""
+        if self._mapped:
+            release(self._data)
 
     def huge_page_share(self) -> float | None:
         """The share of the weights' pages touched so far that are huge ones; None where the system does not tell."""

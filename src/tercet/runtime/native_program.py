@@ -18,7 +18,7 @@ from tercet.errors import EngineError, ModelError, QuantizeError
 from tercet.packing import PackedTensor, pack, unpack
 from tercet.program import Program, Weight
 
-__all__ = ["Tensors", "native_program", "refuse_unread"]
+__all__ = ["Tensors", "converts", "native_program", "refuse_unread"]
 
 TERNARY = ("t19", "t5")  # t2 where the kernels do not read them
 
@@ -36,6 +36,16 @@ def refuse_unread(artifact: Artifact, weights: Mapping[str, Weight]) -> None:
         )
 
 
+def converts(program: Program, tensors: Tensors, isa: str | None) -> bool:
+    """Whether `native_program` would put some of the program's matrices into memory of their own.
+
+    Raises ModelError: a missing or misshapen weight; EngineError: an unknown instruction set.
+    """
+    formats = [fmt for fmt in TERNARY if not kernels.reads(fmt, isa)]
+    found = [_fitting(name, weight, tensors) for name, weight in program.weights.items()]
+    return any(isinstance(tensor, PackedTensor) and tensor.format in formats for tensor in found)
+
+
 def native_program(program: Program, tensors: Tensors, isa: str | None) -> _native.ProgramBuilder:
     """What `_native.Engine` and `_native.Tower` compile; it keeps the tensors alive.
 
@@ -45,11 +55,7 @@ def native_program(program: Program, tensors: Tensors, isa: str | None) -> _nati
     converted = []
     convert = [fmt for fmt in TERNARY if not kernels.reads(fmt, isa)]
     for name, weight in program.weights.items():
-        tensor = tensors.get(name)
-        if tensor is None:
-            raise ModelError(f"weight {name} is missing from the model's tensors")
-        if tuple(tensor.shape) != tuple(weight.shape):
-            raise ModelError(f"{name} has shape {list(tensor.shape)}; the model needs {list(weight.shape)}")
+        tensor = _fitting(name, weight, tensors)
         if isinstance(tensor, PackedTensor) and tensor.format in convert:
             converted.append(name)
             tensor = pack(unpack(tensor), "t2")
@@ -71,6 +77,15 @@ def native_program(program: Program, tensors: Tensors, isa: str | None) -> _nati
             op.token,
         )  # fmt: skip
     return builder
+
+
+def _fitting(name: str, weight: Weight, tensors: Tensors) -> PackedTensor | NDArray[np.float32]:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise ModelError(f"weight {name} is missing from the model's tensors")
+    if tuple(tensor.shape) != tuple(weight.shape):
+        raise ModelError(f"{name} has shape {list(tensor.shape)}; the model needs {list(weight.shape)}")
+    return tensor
 
 
 def _widths(program: Program) -> dict[str, int]:

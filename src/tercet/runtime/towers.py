@@ -2,9 +2,10 @@
 
     folder -> Artifact (mmap) -> families.towers(config), narrowed -> a native plan for each over the mapped weights
 
-Weights are read as the engine reads them (`tercet.runtime.native_program`). Big batches are computed a chunk at a time,
-so that activations stay small. An embedding is the same, to the bit, whatever the batch, the threads and the
-instruction set. It is not normalised: what a picture and a text have in common is
+Weights are read as the engine reads them (`tercet.runtime.native_program`); a tower with matrices that no kernel reads
+as they are stored (t5) is made when it is first used. Big batches are computed a chunk at a time, so that activations
+stay small. An embedding is the same, to the bit, whatever the batch, the threads and the instruction set. It is not
+normalised: what a picture and a text have in common is
 
     exp(scale) * <i/|i|, t/|t|> + bias
 """
@@ -13,21 +14,24 @@ from __future__ import annotations
 
 import math
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tercet import _native
+from tercet import _native, kernels
 from tercet.artifact import Artifact
 from tercet.errors import EngineError, ModelError
 from tercet.families import narrowed
 from tercet.families import towers as towers_of
 from tercet.packing import PackedTensor
 from tercet.program import Program, Towers
-from tercet.runtime.native_program import Tensors, native_program, refuse_unread
+from tercet.runtime.native_program import Tensors, converts, native_program, refuse_unread
 
 __all__ = ["Encoder"]
 
@@ -78,8 +82,8 @@ class Encoder:
         self.towers = towers
         self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
 
-        def compiled(program: Program) -> _native.Tower:
-            return _native.Tower(
+        def compiled(program: Program, converted: bool) -> _native.Tower:
+            made = _native.Tower(
                 native_program(program, tensors, isa),
                 isa=isa or "",
                 threads=self.threads,
@@ -87,9 +91,17 @@ class Encoder:
                 quantize=activations == "int8",
                 context=program.context,
             )
+            if converted and self.artifact is not None:
+                self.artifact.release()
+            return made
 
-        self._image, self._text = compiled(towers.image), compiled(towers.text)
-        self.isa: str = self._image.isa
+        if self.threads < 1 or chunk < 1:
+            raise EngineError(f"threads {self.threads}, chunk {chunk}; both are 1 at least")
+        # What has to be converted waits until it is needed: whoever embeds pictures has no room for texts to spare.
+        waits = [converts(program, tensors, isa) for program in (towers.image, towers.text)]
+        self._image = _Late(partial(compiled, towers.image, waits[0]), wait=waits[0])
+        self._text = _Late(partial(compiled, towers.text, waits[1]), wait=waits[1])
+        self.isa: str = isa or kernels.default_backend()
         self.dim = towers.dim
         self.image_size = (towers.image_size, towers.image_size)
         self.context = towers.text.context
@@ -136,7 +148,7 @@ class Encoder:
         if array.ndim != 4 or array.shape[1:] != wanted or array.dtype.kind != "f":
             raise EngineError(f"pixels are {array.dtype}{list(array.shape)}; float32{['n', *wanted]} is needed")
         embeddings = np.empty((len(array), self.dim), np.float32)
-        self._image.pixels(np.ascontiguousarray(array, np.float32), self.towers.patch_size, embeddings)
+        self._image().pixels(np.ascontiguousarray(array, np.float32), self.towers.patch_size, embeddings)
         return embeddings
 
     def encode_ids(self, ids: ArrayLike) -> Floats:
@@ -153,8 +165,21 @@ class Encoder:
         if array.size and (array.min() < 0 or array.max() >= 2**31):
             raise EngineError("a token id is negative or beyond 2^31")
         embeddings = np.empty((len(array), self.dim), np.float32)
-        self._text.ids(np.ascontiguousarray(array, np.int32), embeddings)
+        self._text().ids(np.ascontiguousarray(array, np.int32), embeddings)
         return embeddings
+
+
+class _Late:
+    """A tower that is compiled now, or by the first call that needs it; threads wait for each other there."""
+
+    def __init__(self, make: Callable[[], _native.Tower], *, wait: bool) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._made = None if wait else make()
+
+    def __call__(self) -> _native.Tower:
+        with self._lock:
+            self._made = self._made or self._make()
+            return self._made
 
 
 def _scalar(tensors: Tensors, name: str) -> float:
