@@ -6,7 +6,7 @@
 The loss is CLIP's, both directions, with every caption that is true of a picture as a positive (equal shares). The
 rate: 100 steps of warm-up, constant until 55 % of the steps, a cosine to one hundredth until 80 %, constant from there,
 so that the last fifth shows whether the model has settled. A run may be given more steps as long as its rate is still
-at the constant. WORK has data.pkl (the pictures at the model's size), checkpoint.pt (replaced in one step), log.jsonl.
+at the constant. WORK has data.pkl (the pictures at the model's size), tokenizer.json, checkpoint.pt (replaced in one step), log.jsonl.
 """
 
 from __future__ import annotations
@@ -95,7 +95,10 @@ class Run:
     def __init__(self, work: Path, parts: list[Part]) -> None:
         self.work, self.parts, self.step, self.seconds = work, parts, 0, 0.0
         told = sorted({caption for part in parts for captions in set(part.captions) for caption in captions})
-        self.tokenizer: Tokenizer = train_tokenizer(told, MERGES)
+        kept = work / "tokenizer.json"  # ties between merges fall differently each time
+        if not kept.exists():
+            fsio.atomic_file(kept, train_tokenizer(told, MERGES).to_str().encode())
+        self.tokenizer: Tokenizer = Tokenizer.from_file(str(kept))
         self.encoded = {caption: self.tokenizer.encode(caption).ids[:CONTEXT] for caption in told}
         self.model = models.make(self.tokenizer.get_vocab_size(), CONTEXT, SEED)
         plain = [p for p in self.model.parameters() if p.ndim < 2]
