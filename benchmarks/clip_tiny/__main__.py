@@ -6,7 +6,8 @@
 The loss is CLIP's, both directions, with every caption that is true of a picture as a positive (equal shares). The
 rate: 100 steps of warm-up, constant until 55 % of the steps, a cosine to one hundredth until 80 %, constant from there,
 so that the last fifth shows whether the model has settled. A run may be given more steps as long as its rate is still
-at the constant. WORK has data.pkl (the pictures at the model's size), tokenizer.json, checkpoint.pt (replaced in one step), log.jsonl.
+at the constant. WORK has data.pkl (the pictures at the model's size), tokenizer.json, checkpoint.pt (replaced in one
+step), log.jsonl.
 """
 
 from __future__ import annotations
