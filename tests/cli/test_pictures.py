@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,55 @@ def test_eval_classifies_beside_the_original(gallery: Path, tmp_path: Path) -> N
     difference = dataset["difference"]["top1"]
     assert difference["value"] == pytest.approx(5 / 6)
     assert 0 < difference["low"] < difference["value"] <= difference["high"]
+    assert dataset["difference"].keys() == model.keys()  # an interval for each
+    assert (dataset["learned"], dataset["unlearned"]) == (12, 0)
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_limit_is_of_the_training_pictures_too(gallery: Path) -> None:
+    (gallery / "train" / "red" / "0.png").write_bytes(b"no")
+    result = result_of("eval", "colours", "--dataset", gallery, "--linear-probe", "--limit", 12)
+    (dataset,) = result["datasets"]
+    assert (dataset["pictures"], dataset["refused"]) == (12, 0)
+    assert (dataset["learned"], dataset["unlearned"]) == (11, 1)  # two of each class
+    shown = tercet("eval", "colours", "--dataset", gallery, "--linear-probe", "--limit", 6).stdout
+    assert "6 pictures; the probe learned from 5, 1 refused" in shown
+
+
+def test_training_pictures_of_other_classes_are_refused(gallery: Path) -> None:
+    paint(gallery / "train" / "brown" / "0.png", "red")
+    refused = tercet("eval", "colours", "--dataset", gallery, "--linear-probe")
+    assert "'brown': the test pictures have no such class" in refused.stderr
+    assert result_of("eval", "colours", "--dataset", gallery)["datasets"][0]["learned"] is None
+
+
+def test_what_a_plot_needs_is_checked_first(gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("tercet.pipeline.pictures.measure", lambda *_, **__: pytest.fail("measured"))
+    for place, message in ((tmp_path / "file" / "bars.png", "no folder you may"), (gallery, "a folder is there")):
+        refused = tercet("eval", "colours", "--dataset", gallery, "--plot", place)
+        assert refused.exit_code == 1
+        assert message in refused.stderr
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    refused = tercet("eval", "colours", "--dataset", gallery, "--plot", tmp_path / "new" / "bars.png")
+    assert "tercet[report]" in refused.stderr
+
+
+def test_results_are_printed_where_the_plot_fails(
+    gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tercet.pipeline.pictures.bars", full)
+    arguments = ("eval", "colours", "--dataset", gallery, "--limit", 3, "--plot", tmp_path / "bars.png")
+    shown = tercet(*arguments)
+    assert shown.exit_code == 1
+    assert "top-5" in shown.stdout
+    assert "wrote" not in shown.stdout
+    assert "No space left" in shown.stderr
+    result = tercet(*arguments, "--json")
+    assert json.loads(result.stdout)["plot"] is None
 
 
 def test_eval_retrieves(gallery: Path) -> None:
@@ -61,7 +110,8 @@ def test_eval_retrieves(gallery: Path) -> None:
     (gallery / "captions.csv").write_text("\n".join(["image,caption", *rows]))
     result = result_of("eval", "colours", "--dataset", gallery / "captions.csv", "--dataset", gallery)
     first, second = result["datasets"]
-    assert first["queries"] == {"text_to_image_r1": 12, "image_to_text_r1": 6}
+    ways = {"text_to_image": 12, "image_to_text": 6}
+    assert first["queries"] == {"recall": 18, **{f"{way}_r{k}": n for way, n in ways.items() for k in (1, 5, 10)}}
     assert {name: value for name, value in first["models"]["model"].items() if value < 1} == {}
     assert result["mean"] == {"model": 1}
     assert first["difference"] is None
@@ -69,6 +119,15 @@ def test_eval_retrieves(gallery: Path) -> None:
     shown = tercet("eval", "colours", "--dataset", gallery / "captions.csv", "--dataset", gallery, "--limit", 3).stdout
     assert "text to image R@10" in shown
     assert "top-5" in shown
+    assert "mean R@1 *" in shown
+    assert "top-1 *" in shown
+    beside = result_of("eval", "colours", "--dataset", gallery / "captions.csv", "--original", "blind")["datasets"][0]
+    assert beside["difference"].keys() == beside["models"]["model"].keys()
+    recall = beside["difference"]["recall"]
+    assert recall["value"] == pytest.approx(
+        beside["models"]["model"]["recall"] - beside["models"]["original"]["recall"]
+    )
+    assert 0 < recall["low"] < recall["value"] <= recall["high"] <= 1
 
 
 def test_several_classes_a_picture(gallery: Path) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import fake_clip
 from fake_clip import paint
 from hostile_pictures import encoded, picture
 from tercet.errors import FormatError
 from tercet.evaluate.datasets import NAMED, PictureSet, open_set
 from tercet.evaluate.datasets.named import _texts
+from tercet.evaluate.datasets.sample import filled
+from tercet.runtime.picture_files import opened
 from tercet.sources.pictures import Pictures
 
 
@@ -67,15 +72,73 @@ def test_class_folders(tmp_path: Path) -> None:
 
 
 def test_splits_and_templates(tmp_path: Path) -> None:
-    for split, count in (("train", 3), ("test", 1)):
-        for number in range(count):
-            paint(tmp_path / split / "dog" / f"{number}.png", "red")
-    (tmp_path / "zeroshot_classification_templates.txt").write_text("one {c}\n\ntwo {c}\n")
+    for split, classes, count in (("train", ("fox", "cat"), 3), ("test", ("ant", "cat", "fox"), 1)):
+        for name in classes:
+            for number in range(count):
+                paint(tmp_path / split / name / f"{number}.png", "red")
+    prompts = tmp_path / "zeroshot_classification_templates.txt"
+    prompts.write_text("one {c}\n\ntwo {}\n")
     made = open_set(tmp_path)
-    assert made.templates == ("one {c}", "two {c}")
-    assert len(told(made)) == 1
+    assert made.templates == ("one {c}", "two {}")
+    assert made.classes == ("ant", "cat", "fox")
+    assert [labels for _, labels, _ in told(made)] == [(0,), (1,), (2,)]
     assert made.training is not None
-    assert len(list(made.training())) == 3
+    learnt = [(sample.name.split("/")[0], made.classes[sample.labels[0]]) for sample in made.training()]
+    assert learnt == [("cat", "cat")] * 3 + [("fox", "fox")] * 3
+    prompts.write_text("a {c}\na photo\n")
+    with pytest.raises(FormatError, match="'a photo' has no"):
+        open_set(tmp_path)
+
+
+def test_training_folders_of_other_classes_are_refused(tmp_path: Path) -> None:
+    for split, classes in (("train", ("ant", "bee", "cat", "dog")), ("test", ("cat", "dog", "fox"))):
+        for name in classes:
+            paint(tmp_path / split / name / "1.png", "red")
+    made = open_set(tmp_path)  # good without a probe
+    assert made.training is not None
+    with pytest.raises(FormatError, match="'ant' and 1 more: the test pictures have no such class") as caught:
+        made.training()
+    assert "\n" not in str(caught.value)
+    tar(tmp_path / "train" / "0.tar", {"1.png": PNG, "1.cls": b"0"})
+    with pytest.raises(FormatError, match="one is tars, the other folders"):
+        made.training()
+
+
+def test_folders_of_numbers_are_classes_in_the_order_of_numbers(tmp_path: Path) -> None:
+    for number in range(12):
+        paint(tmp_path / str(number) / "1.png", "red")
+    (tmp_path / "classnames.txt").write_text("\n".join(f"name {number}" for number in range(12)))
+    made = open_set(tmp_path)
+    assert [(name, made.classes[label]) for name, (label,), _ in told(made)] == [
+        (f"{number}/1.png", f"name {number}") for number in range(12)
+    ]
+
+
+def test_names_that_are_the_folders_go_by_name(tmp_path: Path) -> None:
+    for name in ("alpine_lily", "rose", "daisy"):
+        paint(tmp_path / name / "1.png", "red")
+    (tmp_path / "classnames.txt").write_text("Rose\nalpine lily\ndaisy\n")
+    made = open_set(tmp_path)
+    assert [(name, made.classes[label]) for name, (label,), _ in told(made)] == [
+        ("alpine_lily/1.png", "alpine lily"),
+        ("daisy/1.png", "daisy"),
+        ("rose/1.png", "Rose"),
+    ]
+    (tmp_path / "classnames.txt").write_text("tulip\na lily\na daisy\n")
+    assert open_set(tmp_path).classes == ("tulip", "a lily", "a daisy")
+
+
+@pytest.mark.parametrize("name", ["imagenet-a", "path"])
+def test_numbers_of_wordnet_are_no_names(place: Path, name: str) -> None:
+    folder = place / "datasets" / name
+    for wordnet in ("n01440764", "n01443537"):
+        paint(folder / wordnet / "1.png", "red")
+    (folder / "zeroshot_classification_templates.txt").write_text("a {c}\n")
+    source = folder if name == "path" else name
+    with pytest.raises(FormatError, match="put a name a line, in the order of the folders, into classnames"):
+        open_set(source)
+    (folder / "classnames.txt").write_text("tench\ngoldfish\n")
+    assert open_set(source).classes == ("tench", "goldfish")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +165,20 @@ def test_a_table_of_classes(tmp_path: Path) -> None:
     made = open_set(tmp_path / "t.csv")
     assert made.classes == ("9", "10", "dog")
     assert told(made) == [("a.jpg", (1,), ()), ("b.jpg", (0, 2), ()), ("c.jpg", (2,), ())]
+
+
+def test_a_mark_of_the_byte_order_is_no_text(tmp_path: Path) -> None:
+    for name, text in (("t.csv", "image,label\n1.jpg,dog\n"), ("t.jsonl", '{"image": "1.jpg", "label": "dog"}\n')):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert told(open_set(tmp_path / name)) == [("1.jpg", (0,), ())]
+    paint(tmp_path / "set" / "a" / "1.png", "red")
+    (tmp_path / "set" / "classnames.txt").write_text("dog\n", encoding="utf-8-sig")
+    assert open_set(tmp_path / "set").classes == ("dog",)
+
+
+def test_other_braces_of_a_template_are_text() -> None:
+    assert filled("a {c}, {0} {label} {", "{} {c}") == "a {} {c}, {0} {label} {"
+    assert filled("{}: {}", "dog") == "dog: dog"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +218,9 @@ def test_tars_of_classes(tmp_path: Path) -> None:
     made = open_set(tmp_path)
     assert made.classes == ("dog", "cat")
     assert told(made) == [("sub/1", (1,), ()), ("sub/2", (0,), ()), ("../../up", (1,), ()), ("last", (0,), ())]
-    assert next(made.samples()).picture == PNG
+    first = next(made.samples())
+    with opened(first.picture, first.name) as image:
+        assert image.tobytes() == picture().tobytes()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0.tar", "10.tar", "9.tar", "classnames.txt", "test"]
 
 
@@ -181,6 +260,62 @@ def test_a_damaged_sample_is_refused(tmp_path: Path, files: dict[str, bytes], me
     with pytest.raises(FormatError, match=message) as caught:
         list(open_set(path).samples())
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_a_tar_s_samples_holds_no_pictures(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    large = encoded(Image.fromarray(noise), "BMP")
+    path = tar(
+        tmp_path / "a.tar",
+        {f"{n}.{kind}": large if kind == "bmp" else b"x" for n in range(40) for kind in ("bmp", "txt")},
+    )
+    tracemalloc.start()
+    samples = list(open_set(path).samples())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(samples) == 40
+    assert peak < 2 * len(large)
+    with opened(samples[7].picture) as image:
+        np.testing.assert_array_equal(np.asarray(image), noise)
+    path.write_bytes(path.read_bytes()[:3_000_000])
+    with pytest.raises(FormatError), opened(samples[39].picture):
+        pass
+
+
+def test_evaluation_reads_ahead_no_more_of_a_tar_than_it_works_on(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    large = encoded(Image.fromarray(noise), "BMP")
+    path = tar(
+        tmp_path / "a.tar",
+        {f"{n}.{kind}": large if kind == "bmp" else b"x" for n in range(40) for kind in ("bmp", "txt")},
+    )
+    tracemalloc.start()
+    made = list(fake_clip.clip().pictures(open_set(path).samples(), lambda sample: sample.picture, workers=1))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(len(each.sources) for each in made) == 40
+    assert peak < 20 * len(large)
+
+
+def header_with(size: bytes, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A tar's header that claims this size: its twelve bytes as they are."""
+    info = tarfile.TarInfo("1.png")
+    info.type = kind
+    content = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    content[124:136] = size
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_tar_s_sizes_are_not_trusted(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "a.tar"
+    for size in ((-1024).to_bytes(12, "big", signed=True), b"77777777777\0", b"\x80" + (1 << 62).to_bytes(11, "big")):
+        path.write_bytes(tar(path, {"0.png": PNG, "0.txt": b"x"}).read_bytes()[:2048] + header_with(size, kind) * 3)
+        with pytest.raises(FormatError) as caught:
+            list(open_set(path).samples())
+        assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_tar_is_refused(tmp_path: Path) -> None:
@@ -235,7 +370,7 @@ def test_names_and_prompts_come_from_the_set_or_the_package_unimported(place: Pa
     _texts.cache_clear()
     (files / "en_classnames.json").write_text(json.dumps({"mnist": ["zero", "one", "two"]}))
     (place / "datasets" / "mnist" / "classnames.txt").unlink()
-    with pytest.raises(FormatError, match="2 class folders, but mnist has 3"):
+    with pytest.raises(FormatError, match="2 class folders, but there are names for 3"):
         open_set("mnist")
 
 

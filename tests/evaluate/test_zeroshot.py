@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 import fake_clip
 from tercet.errors import EngineError, TercetError
-from tercet.evaluate.bootstrap import paired
+from tercet.evaluate.bootstrap import Queries, paired
 from tercet.evaluate.probe import probe
 from tercet.evaluate.zeroshot import average_precision, class_vectors, mean_per_class, rank_of_label
 from tercet.runtime.clip import normalized
@@ -91,7 +93,7 @@ def test_the_probe_is_ridge_regression() -> None:
 def test_the_bootstrap_s_interval_has_the_normal_one_s_width() -> None:
     rng = np.random.default_rng(2)
     one, other = rng.random(5000) < 0.7, rng.random(5000) < 0.68
-    made = paired(one, other)
+    made = paired(Queries(one), Queries(other))
     difference = one.astype(float) - other
     error = 1.96 * difference.std() / np.sqrt(5000)
     assert made.value == pytest.approx(difference.mean())
@@ -102,19 +104,63 @@ def test_the_bootstrap_s_interval_has_the_normal_one_s_width() -> None:
 def test_queries_of_a_group_are_drawn_together() -> None:
     rng = np.random.default_rng(3)
     one, other = np.repeat(rng.random(300) < 0.6, 10), np.repeat(rng.random(300) < 0.6, 10)
-    apart, together = paired(one, other), paired(one, other, np.repeat(np.arange(300), 10))
+    apart, together = (paired(Queries(one, groups), Queries(other)) for groups in (None, np.repeat(np.arange(300), 10)))
     assert together.high - together.low == pytest.approx(np.sqrt(10) * (apart.high - apart.low), rel=0.1)
-    ungrouped = paired(one[::10], other[::10])
+    ungrouped = paired(Queries(one[::10]), Queries(other[::10]))
     assert together.high - together.low == pytest.approx(ungrouped.high - ungrouped.low, rel=0.05)
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
     hits = np.random.default_rng(4).random(50) < 0.5
-    assert paired(hits, hits).as_dict() == {"value": 0, "low": 0, "high": 0}
+    assert paired(Queries(hits), Queries(hits)).as_dict() == {"value": 0, "low": 0, "high": 0}
 
 
 def test_results_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(TercetError, match="paired"):
-        paired([1, 0], [1])
+        paired(Queries(np.array([1, 0])), Queries(np.array([1])))
     with pytest.raises(TercetError, match="paired"):
-        paired([], [])
+        paired(Queries(np.array([])), Queries(np.array([])))
+
+
+def test_of_a_mean_over_classes_pictures_are_drawn_within_their_class() -> None:
+    """Against the same by hand: a class of 10 weighs as much as one of 1000, and its chance too."""
+    rng = np.random.default_rng(5)
+    labels = np.repeat([0, 3, 7], [1000, 10, 100])
+    one, other = rng.random(1110) < 0.7, rng.random(1110) < 0.5
+    made = paired(Queries(one, classes=labels), Queries(other))
+    difference = one.astype(float) - other
+    assert made.value == pytest.approx(mean_per_class(one, labels) - mean_per_class(other, labels))
+    parts = [difference[labels == label] for label in (0, 3, 7)]
+    draws = sum(part[rng.integers(0, len(part), (4000, len(part)))].mean(axis=1) for part in parts) / 3
+    low, high = np.quantile(draws, [0.025, 0.975])
+    assert made.low == pytest.approx(low, abs=0.02)
+    assert made.high == pytest.approx(high, abs=0.02)
+    alike = paired(Queries(np.ones(4), classes=np.arange(4)), Queries(np.array([1, 0, 0, 0])))
+    assert alike.as_dict() == {"value": 0.75, "low": 0.75, "high": 0.75}  # nothing else can be drawn
+
+
+def test_both_ways_of_retrieval_are_drawn_by_pictures() -> None:
+    rng = np.random.default_rng(6)
+    counts = rng.integers(1, 5, 200)
+    owners = np.repeat(np.arange(200), counts)
+    easy = rng.random(200) < 0.6  # a picture that is found is found by all its captions, and finds them
+    hits = np.concatenate([easy[owners], easy])
+    halves = np.arange(len(hits)) < len(owners)
+    made = paired(Queries(hits, np.concatenate([owners, np.arange(200)]), halves=halves), Queries(np.zeros(len(hits))))
+    assert made.value == pytest.approx((easy[owners].mean() + easy.mean()) / 2)
+    drawn = rng.integers(0, 200, (4000, 200))
+    draws = ((easy * counts)[drawn].sum(axis=1) / counts[drawn].sum(axis=1) + easy[drawn].mean(axis=1)) / 2
+    low, high = np.quantile(draws, [0.025, 0.975])
+    assert made.low == pytest.approx(low, abs=0.015)
+    assert made.high == pytest.approx(high, abs=0.015)
+
+
+def test_the_probe_makes_nothing_of_pictures_times_classes() -> None:
+    rng = np.random.default_rng(7)
+    vectors = normalized(rng.standard_normal((30_000, 4)).astype(np.float32))
+    labels = rng.integers(0, 1000, 30_000)
+    tracemalloc.start()
+    probe(vectors, labels, vectors[:10], 1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30_000 * 1000 * 8 / 2  # a matrix of that shape would be twice as much

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tercet.cli.common import AsJson, Threads, emit, progress_bar, render, typer
+from tercet.errors import TercetError
 
 __all__ = ["bench", "evaluate"]
 
@@ -28,7 +29,8 @@ def evaluate(
         typer.Option("--dataset", metavar="NAME|PATH", help="Pictures with classes or captions; several times."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="The first so many pictures of each dataset only.")
+        int | None,
+        typer.Option("--limit", min=1, help="The first so many pictures of each dataset only, and of its train/."),
     ] = None,
     linear: Annotated[bool, typer.Option("--linear-probe", help="A linear probe too, on train/ beside test/.")] = False,
     plot: Annotated[
@@ -55,6 +57,8 @@ def evaluate(
                 progress=progress,
             )
         emit(result, as_json, _datasets_text)
+        if result["plot_failed"]:
+            raise TercetError(result["plot_failed"])
         return
     from tercet.pipeline import evaluate as run
 
@@ -85,6 +89,9 @@ def _datasets_text(result: dict[str, Any]) -> str:
         if dataset["refused"]:
             first = dataset["refusals"][0]
             line += f", {dataset['refused']} refused; the first: {first['picture']}: {first['reason']}"
+        if dataset["learned"] is not None:
+            line += f"; the probe learned from {dataset['learned']:,}"
+            line += f", {dataset['unlearned']:,} refused" if dataset["unlearned"] else ""
         lines.append(line)
     if len(result["datasets"]) > 1:
         means = ", ".join(f"{name} {value:.1%}" for name, value in result["mean"].items())

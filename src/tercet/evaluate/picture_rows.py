@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from tercet.errors import TercetError
+from tercet.errors import StorageError, TercetError
 
-__all__ = ["bars", "table"]
+__all__ = ["bars", "check_bars", "table"]
 
 SHOWN = {
     "classification": ("top1", "top5", "mean_per_class", "linear_probe", "mean_average_precision"),
-    "retrieval": tuple(f"{way}_r{place}" for way in ("text_to_image", "image_to_text") for place in (1, 5, 10)),
+    "retrieval": ("recall", *(f"{way}_r{place}" for way in ("text_to_image", "image_to_text") for place in (1, 5, 10))),
 }
 WORDS = {
     "top1": "top-1",
@@ -48,12 +50,23 @@ def table(datasets: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[
     return headings, rows
 
 
-def bars(datasets: Sequence[Mapping[str, Any]]) -> bytes:
-    """A PNG: each set's own metric, a bar for each model. Raises TercetError where matplotlib is missing."""
+def check_bars(place: Path) -> None:
+    """Raises TercetError where bars could not be drawn or written: no matplotlib, no folder that may be written to."""
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError:
         raise TercetError("plots are drawn with matplotlib; pip install 'tercet[report]'") from None
+    if place.is_dir():
+        raise StorageError(f"cannot write {place}: a folder is there; give a name that ends in .png")
+    folder = next(folder for folder in place.absolute().parents if folder.exists())  # others are made
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(f"cannot write {place}: {folder} is no folder you may write to; choose another")
+
+
+def bars(datasets: Sequence[Mapping[str, Any]]) -> bytes:
+    """A PNG: each set's own metric, a bar for each model. Needs matplotlib (`check_bars`)."""
+    from matplotlib.figure import Figure
+
     names = list(datasets[0]["models"])
     width = 0.8 / len(names)
     figure = Figure(figsize=(max(5.0, 1.6 + 0.9 * len(datasets)), 4.6), layout="constrained")

@@ -3,7 +3,7 @@
     w_c = normalise(mean over templates of normalise(text(template with the class's name)))
     prediction = the classes by x . w_c, x the normalised embedding of the picture          (Radford et al. 2021)
 
-`{c}` in a template stands for the name, as CLIP-benchmark writes it, or `{}`.
+How a name goes into a template is said by `tercet.evaluate.datasets.sample.filled`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.evaluate.datasets.sample import filled
 from tercet.runtime.clip import Clip, normalized
 
 __all__ = ["average_precision", "class_vectors", "mean_per_class", "rank_of_label"]
@@ -22,7 +23,7 @@ CHUNK = 1024
 
 def class_vectors(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:
     """float32[classes, dim], of length 1."""
-    prompts = [template.replace("{c}", name).replace("{}", name) for name in classes for template in templates]
+    prompts = [filled(template, name) for name in classes for template in templates]
     vectors = normalized(clip.texts(prompts)).reshape(len(classes), len(templates), -1)
     return normalized(vectors.mean(axis=1))
 

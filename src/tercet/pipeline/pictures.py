@@ -18,7 +18,7 @@ from tercet.artifact import is_artifact
 from tercet.errors import FormatError, TercetError
 from tercet.evaluate.datasets import open_set
 from tercet.evaluate.picture_quality import as_dict, measure
-from tercet.evaluate.picture_rows import bars
+from tercet.evaluate.picture_rows import bars, check_bars
 from tercet.pipeline.measure import Progress
 from tercet.runtime.clip import BATCH, Clip, normalized
 from tercet.runtime.picture_files import SUFFIXES
@@ -62,11 +62,13 @@ def evaluate_pictures(
         original: the model it is compared with.
         limit: the first so many pictures of each only.
         linear: a linear probe too, where there are training pictures.
-        plot: a PNG to draw.
+        plot: a PNG to draw. Whether that can be done is checked first; what fails nevertheless is "plot_failed".
 
     Returns {"datasets": [...], "mean": of the sets' own metrics, ...}; results are those of "model" and of "original".
     Raises TercetError.
     """
+    if plot is not None:
+        check_bars(plot)
     sets = [open_set(source) for source in datasets]  # all names are checked before any model is opened
     places = {"model": model, **({} if original is None else {"original": original})}
     clips = {name: open_towers(place, threads=threads) for name, place in places.items()}
@@ -77,15 +79,24 @@ def evaluate_pictures(
             for name, clip in clips.items()
         }
         results.append(as_dict(pictures, made))
-    if plot is not None:
-        fsio.atomic_file(plot, bars(results))
+    failed = None if plot is None else _drawn(plot, results)
     return {
         "model": str(model),
         "original": None if original is None else str(original),
         "datasets": results,
         "mean": {name: float(np.mean([one["models"][name][one["metric"]] for one in results])) for name in places},
-        "plot": None if plot is None else str(plot),
+        "plot": None if plot is None or failed else str(plot),
+        "plot_failed": failed,
     }
+
+
+def _drawn(place: Path, results: list[dict[str, Any]]) -> str | None:
+    """Writes the bars; why not, where that fails: what was measured for hours is not lost with them."""
+    try:
+        fsio.atomic_file(place, bars(results))
+    except Exception as error:  # matplotlib raises of everything
+        return str(error) if isinstance(error, TercetError) else f"{place}: {type(error).__name__}: {str(error)[:120]}"
+    return None
 
 
 def embed(
@@ -148,7 +159,7 @@ def _texts(clip: Clip, path: Path, batch: int, progress: Progress | None) -> Row
     try:
         if path.stat().st_size > MAX_TEXTS:
             raise FormatError(f"{path}: more than {MAX_TEXTS >> 30} GB of texts; split it")
-        texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        texts = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: no folder, and no file of UTF-8 lines: {str(error)[:120]}") from None
     vectors = []

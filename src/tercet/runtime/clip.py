@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from tercet.errors import EngineError, FormatError, ModelError
 from tercet.runtime.labels import Labels
-from tercet.runtime.picture_files import opened
+from tercet.runtime.picture_files import PictureSource, opened
 from tercet.runtime.pictures import Preprocessor
 
 __all__ = ["BATCH", "Clip", "Embedded", "PairEncoder", "fingerprint", "normalized"]
@@ -110,7 +110,7 @@ class Clip:
     def pictures(
         self,
         sources: Iterable[Source],
-        read: Callable[[Source], str | Path | bytes | NDArray[np.uint8]],
+        read: Callable[[Source], PictureSource],
         *,
         batch: int = BATCH,
         workers: int | None = None,
@@ -118,7 +118,7 @@ class Clip:
         """Embeds pictures in batches, in their order, reading ahead by at most two batches.
 
         Args:
-            read: path, content or pixels uint8[h, w, 3] of a source; it runs in a thread, and may raise FormatError.
+            read: what `picture_files.opened` takes, of a source; it runs in a thread, and may raise FormatError.
             workers: threads that decode; as many as this process may use CPUs if absent.
         """
 

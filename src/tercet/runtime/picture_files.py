@@ -27,11 +27,14 @@ from numpy.typing import NDArray
 
 from tercet.artifact import open_regular
 from tercet.errors import FormatError
+from tercet.runtime.section import Section, Window
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FORMATS", "SUFFIXES", "open_picture", "opened"]
+__all__ = ["FORMATS", "SUFFIXES", "PictureSource", "open_picture", "opened"]
+
+PictureSource = str | Path | Section | bytes | NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -48,11 +51,11 @@ _one_large = threading.Lock()
 
 
 @contextlib.contextmanager
-def opened(source: str | Path | bytes | NDArray[np.uint8], name: str | None = None) -> Iterator[Image]:
+def opened(source: PictureSource, name: str | None = None) -> Iterator[Image]:
     """A decoded picture, upright, of one of MODES, closed afterwards; a large one is open while no other large one is.
 
     Args:
-        source: a path, a file's content, or pixels uint8[h, w, 3].
+        source: a path, where it lies in another file, a file's content, or pixels uint8[h, w, 3].
         name: what errors call it; the path if absent.
 
     Raises FormatError, one line: not there, no picture, cut off, animated, too large.
@@ -64,14 +67,14 @@ def opened(source: str | Path | bytes | NDArray[np.uint8], name: str | None = No
             picture.close()  # its pixels go before the turn does
 
 
-def open_picture(source: str | Path | bytes, name: str | None = None) -> Image:
+def open_picture(source: str | Path | Section | bytes, name: str | None = None) -> Image:
     """As `opened`, for one picture at a time; it stays open."""
     with _decoded(source, name) as picture:
         return picture
 
 
 @contextlib.contextmanager
-def _decoded(source: str | Path | bytes | NDArray[np.uint8], name: str | None) -> Iterator[Image]:
+def _decoded(source: PictureSource, name: str | None) -> Iterator[Image]:
     where = name or (str(source) if isinstance(source, str | Path) else "picture")
     images = _pillow()
     if isinstance(source, np.ndarray):
@@ -104,17 +107,18 @@ def _pillow() -> Any:
 
 
 @contextlib.contextmanager
-def _file(source: str | Path | bytes, where: str) -> Iterator[Any]:
+def _file(source: str | Path | Section | bytes, where: str) -> Iterator[Any]:
     if isinstance(source, bytes):
         if len(source) > MAX_FILE:
             raise FormatError(f"{where}: {len(source) >> 20} MB; at most {MAX_FILE >> 20} are read")
         yield io.BytesIO(source)
         return
-    with os.fdopen(open_regular(Path(source)), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    section, path = (source, source.path) if isinstance(source, Section) else (None, Path(source))
+    with os.fdopen(open_regular(path), "rb") as file:
+        size = section.size if section else os.fstat(file.fileno()).st_size
         if size > MAX_FILE:
             raise FormatError(f"{where}: {size >> 20} MB; at most {MAX_FILE >> 20} are read")
-        yield file
+        yield io.BufferedReader(Window(file, section)) if section else file
 
 
 @contextlib.contextmanager

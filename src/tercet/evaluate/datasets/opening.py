@@ -7,14 +7,14 @@ a folder of folders                     classes; likewise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tercet.errors import FormatError
 from tercet.evaluate.datasets.built_in import BUILT_IN, built_in
-from tercet.evaluate.datasets.folders import class_folders
+from tercet.evaluate.datasets.folders import class_folders, class_names, read_folders
 from tercet.evaluate.datasets.named import NAMED, Named, classes_of, place_of, templates_of
-from tercet.evaluate.datasets.sample import TEMPLATES, PictureSet, Sample, lines
+from tercet.evaluate.datasets.sample import TEMPLATES, PictureSet, Sample, filled, lines
 from tercet.evaluate.datasets.tables import SUFFIXES, table
 from tercet.evaluate.datasets.webdataset import read_tars, tars_in
 
@@ -42,7 +42,7 @@ def _from_path(path: Path) -> PictureSet:
     if path.suffix.lower() in SUFFIXES:
         task, classes, samples = table(path)
         metric = "top1" if classes else "recall"
-        return PictureSet(path.stem, task, metric, classes, _templates(path.parent), samples)  # type: ignore[arg-type]
+        return PictureSet(path.stem, task, metric, classes, _templates(path.parent) or TEMPLATES, samples)  # type: ignore[arg-type]
     if path.suffix.lower() == ".tar":
         return _tars(path.stem, [path], path.parent, None)
     if not path.is_dir():
@@ -51,8 +51,17 @@ def _from_path(path: Path) -> PictureSet:
     tars = tars_in(part)
     if tars:
         return _tars(path.name, tars, path, None)
-    classes, samples = class_folders(part)
-    return PictureSet(path.name, "classification", "top1", classes, _templates(path), samples, _training(path))
+    folders = class_folders(part)
+    known = lines(part / "classnames.txt") or lines(part.parent / "classnames.txt")
+    return PictureSet(
+        path.name,
+        "classification",
+        "top1",
+        class_names(part, folders, known),
+        _templates(path) or TEMPLATES,
+        lambda: read_folders(part, folders),
+        _training(path, folders),
+    )
 
 
 def _named(named: Named) -> PictureSet:
@@ -69,12 +78,17 @@ def _named(named: Named) -> PictureSet:
         if task != "retrieval":
             raise FormatError(f"{found[0]}: no captions in it; {named.name} is a retrieval set")
         return PictureSet(named.name, "retrieval", "recall", (), TEMPLATES, samples)
-    folders, samples = class_folders(part)
-    known = lines(place / "classnames.txt") or (classes_of(named) if named.classes else folders)
-    if len(known) != len(folders):
-        raise FormatError(f"{part}: {len(folders)} class folders, but {named.name} has {len(known)} classes")
-    prompts = lines(place / "zeroshot_classification_templates.txt") or templates_of(named)
-    return PictureSet(named.name, "classification", named.metric, known, prompts, samples, _training(place))
+    folders = class_folders(part)
+    known = lines(place / "classnames.txt") or (classes_of(named) if named.classes else None)
+    return PictureSet(
+        named.name,
+        "classification",
+        named.metric,
+        class_names(part, folders, known),
+        _templates(place) or templates_of(named),
+        lambda: read_folders(part, folders),
+        _training(place, folders),
+    )
 
 
 def _tars(name: str, tars: list[Path], place: Path, named: Named | None) -> PictureSet:
@@ -83,13 +97,19 @@ def _tars(name: str, tars: list[Path], place: Path, named: Named | None) -> Pict
     captioned = named.task == "retrieval" if named else kind == ("retrieval",) or classes is None
     if captioned:
         return PictureSet(name, "retrieval", "recall", (), TEMPLATES, lambda: read_tars(tars))
-    prompts = lines(place / "zeroshot_classification_templates.txt")
+    prompts = _templates(place)
     if named is not None:
         classes = classes or classes_of(named)
         prompts = prompts or templates_of(named)
     metric = named.metric if named else "top1"
     return PictureSet(
-        name, "classification", metric, classes or (), prompts or TEMPLATES, lambda: read_tars(tars), _training(place)
+        name,
+        "classification",
+        metric,
+        classes or (),
+        prompts or TEMPLATES,
+        lambda: read_tars(tars),
+        _training(place, None),
     )
 
 
@@ -97,13 +117,25 @@ def _part(folder: Path) -> Path:
     return next((folder / split for split in SPLITS if (folder / split).is_dir()), folder)
 
 
-def _training(folder: Path) -> Callable[[], Iterator[Sample]] | None:
+def _training(folder: Path, classes: Sequence[str] | None) -> Callable[[], Iterator[Sample]] | None:
+    """`classes` are the class folders of the test pictures, None where those are in tars."""
     train = folder / "train"
     if not train.is_dir() or not any((folder / split).is_dir() for split in SPLITS):
         return None
-    tars = tars_in(train)
-    return (lambda: read_tars(tars)) if tars else class_folders(train)[1]
+
+    def begin() -> Iterator[Sample]:
+        tars = tars_in(train)
+        if bool(tars) == (classes is not None):
+            raise FormatError(f"{folder}: of train/ and the test pictures one is tars, the other folders; make both so")
+        return read_tars(tars) if classes is None else read_folders(train, classes)
+
+    return begin
 
 
-def _templates(folder: Path) -> tuple[str, ...]:
-    return lines(folder / "zeroshot_classification_templates.txt") or TEMPLATES
+def _templates(folder: Path) -> tuple[str, ...] | None:
+    path = folder / "zeroshot_classification_templates.txt"
+    made = lines(path)
+    bad = next((each for each in made or () if filled(each, "") == each), None)
+    if bad is not None:
+        raise FormatError(f"{path}: {bad[:80]!r} has no {{c}} in it, where the class is named")
+    return made

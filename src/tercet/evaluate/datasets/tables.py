@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import FormatError
-from tercet.evaluate.datasets.sample import Sample, Task
+from tercet.evaluate.datasets.sample import Sample, Task, natural
 
 __all__ = ["SUFFIXES", "table"]
 
@@ -57,7 +57,7 @@ def table(path: Path) -> tuple[Task, tuple[str, ...], Callable[[], Iterator[Samp
     places = {picture: path.parent / picture for picture in captions or labels}
     if captions:
         return "retrieval", (), lambda: (Sample(p, places[p], captions=tuple(t)) for p, t in captions.items())
-    names = sorted({label for own in labels.values() for label in own}, key=_natural)
+    names = sorted({label for own in labels.values() for label in own}, key=natural)
     number = {name: index for index, name in enumerate(names)}
     return (
         "classification",
@@ -66,14 +66,10 @@ def table(path: Path) -> tuple[Task, tuple[str, ...], Callable[[], Iterator[Samp
     )
 
 
-def _natural(name: str) -> tuple[int, int, str]:
-    return (0, int(name), name) if name.isascii() and name.isdigit() and len(name) < 19 else (1, 0, name)
-
-
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers and rows."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a mark of the byte order first
             reader = _json_lines(file, path) if path.suffix == ".jsonl" else _separated(file, path)
             for count, row in enumerate(reader):
                 if count >= MAX_ROWS:

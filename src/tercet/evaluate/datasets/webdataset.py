@@ -1,12 +1,13 @@
-"""Webdataset tars: files of the same name up to the first dot are one sample. Read as a stream, never unpacked.
+"""Webdataset tars: files of the same name up to the first dot are one sample. Never unpacked.
 
     000001.jpg 000001.cls              classification: the number of the class
     000002.webp 000002.txt             retrieval: a caption a line; or .json with "caption" or "captions"
     000003.png 000003.npy              multi-label: a vector of zeros and ones
 
 Beside the tars, or a folder above: classnames.txt, zeroshot_classification_templates.txt, as CLIP-benchmark's sets on
-the Hugging Face hub have them. Links, devices and folders in a tar are passed over, sizes are capped, and what a name
-says of a path is never used as one.
+the Hugging Face hub have them. A sample says where in the tar its picture lies, which is read when it is opened: a list
+of all samples takes no more memory than their names and labels. Links, devices, folders and sparse files in a tar are
+passed over, sizes are capped, and what a name says of a path is never used as one.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
+from tercet.artifact import open_regular
 from tercet.errors import FormatError
 from tercet.evaluate.datasets.sample import Sample
 from tercet.runtime.picture_files import MAX_FILE, SUFFIXES
+from tercet.runtime.section import Section
 
 __all__ = ["read_tars", "tars_in"]
 
@@ -42,19 +46,39 @@ def read_tars(paths: Sequence[Path]) -> Iterator[Sample]:
     """All samples that have a picture. Raises FormatError where a tar is damaged or a sample says nothing of it."""
     for path in paths:
         try:
-            with tarfile.open(path, "r|") as tar:
-                yield from _samples(_members(tar, path), path)
-        except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+            with os.fdopen(open_regular(path), "rb") as file:
+                headers: Any = _Headers(file)
+                with tarfile.open(fileobj=headers, mode="r:") as tar:
+                    yield from _samples(_members(tar, path), path)
+        except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{path}: no tar, or cut off: {str(error)[:120]}; get it again") from None
 
 
-def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(sample, extension, content) of the files that matter."""
+class _Headers:
+    """What tarfile reads of an open file: headers and small files, whatever size the tar claims for a header."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_TEXT:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+
+def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, str, bytes | Section]]:
+    """(sample, extension, content or, of pictures, their place) of the files that matter."""
+    last = -1
     for member in tar:
+        if member.offset <= last:  # a size below zero leads back, and round for ever
+            raise tarfile.ReadError("a file in it has no size")
+        last = member.offset
         found = NAME.match(member.name)
-        if not member.isreg() or found is None:
+        tar.members = []  # type: ignore[attr-defined]  # else the list grows with the tar
+        if not member.isreg() or member.issparse() or found is None:
             continue
         extension = found[2].lower()
         limit = MAX_FILE if extension in PICTURES else MAX_TEXT
@@ -62,15 +86,14 @@ def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, str, bytes
             continue
         if member.size > limit:
             raise FormatError(f"{path}: {member.name[:80]!r} has {member.size} bytes; at most {limit} are read")
-        file: IO[bytes] | None = tar.extractfile(member)
-        if file is not None:
-            yield found[1], extension, file.read(limit)
-        tar.members = []  # type: ignore[attr-defined]  # else the list grows with the tar
+        section = Section(path, member.offset_data, member.size)
+        file: IO[bytes] | None = None if extension in PICTURES else tar.extractfile(member)
+        yield found[1], extension, section if file is None else file.read(member.size)
 
 
-def _samples(members: Iterator[tuple[str, str, bytes]], path: Path) -> Iterator[Sample]:
+def _samples(members: Iterator[tuple[str, str, bytes | Section]], path: Path) -> Iterator[Sample]:
     name: str | None = None
-    parts: dict[str, bytes] = {}
+    parts: dict[str, bytes | Section] = {}
     for sample, extension, content in members:
         if name is not None and sample != name:
             yield from _made(name, parts, path)
@@ -81,10 +104,11 @@ def _samples(members: Iterator[tuple[str, str, bytes]], path: Path) -> Iterator[
         yield from _made(name, parts, path)
 
 
-def _made(name: str, parts: dict[str, bytes], path: Path) -> Iterator[Sample]:
-    picture = next((parts[extension] for extension in PICTURES if extension in parts), None)
+def _made(name: str, found: dict[str, bytes | Section], path: Path) -> Iterator[Sample]:
+    picture = next((found[extension] for extension in PICTURES if extension in found), None)
     if picture is None:
         return
+    parts = {extension: content for extension, content in found.items() if isinstance(content, bytes)}
     where = f"{path}: {name[:80]!r}"
     labels: tuple[int, ...] = ()
     captions: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import FormatError
+from tercet.evaluate.datasets.sample import filled
 from tercet.evaluate.retrieval import Captions, caption_table
 from tercet.evaluate.zeroshot import rank_of_label
 from tercet.pipeline.clip.data import LARGE, Captioned, Reader
@@ -70,7 +71,7 @@ def prepare(source: Captioned, reader: Reader, name: str = "") -> Exam:
     classes: Sequence[str] = getattr(source, "classes", ())
     if classes:
         templates: Sequence[str] = getattr(source, "templates", ()) or ("{}",)
-        told = [template.replace("{}", each) for each in classes for template in templates]
+        told = [filled(template, each) for each in classes for template in templates]
         return Exam(name or source.name, source, reader, reader.labels(told), len(templates), None)
     if not (len(source) and all(source.captions)):
         raise FormatError(f"{source.name}: pictures without captions or classes; nothing can be measured on them")

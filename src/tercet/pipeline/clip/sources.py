@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tercet.errors import FormatError
 from tercet.evaluate.datasets import PictureSet, Sample, open_set
+from tercet.evaluate.datasets.sample import check_classes, filled
 from tercet.pipeline.clip.data import Captioned
 from tercet.runtime.picture_files import SUFFIXES, opened
 from tercet.runtime.pictures import on_white
@@ -77,7 +78,7 @@ def captioned(name: str, split: Literal["train", "validation", "test", "unseen"]
 def captions(path: Path) -> list[str]:
     """Lines of a text file that are not empty. Raises FormatError."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: cannot be read as UTF-8 text: {str(error)[:100]}") from None
 
@@ -85,12 +86,12 @@ def captions(path: Path) -> list[str]:
 def _opened(found: PictureSet, *, training: bool) -> Opened:
     samples = list((found.training if training and found.training else found.samples)())
     if found.task == "classification":
-        templates = tuple(each.replace("{c}", "{}") for each in found.templates)
-        told = [tuple(each.format(name) for each in templates) for name in found.classes]
+        told = [tuple(filled(each, name) for each in found.templates) for name in found.classes]
+        check_classes(found, samples)
         if any(len(sample.labels) != 1 for sample in samples):
             raise FormatError(f"{found.name}: pictures of several classes have no caption; give those of one class")
         groups = np.array([sample.labels[0] for sample in samples], np.int64)
         kept = tuple(told[int(group)] for group in groups)
-        return Opened(found.name, _Pixels(samples), kept, groups, found.classes, templates)
+        return Opened(found.name, _Pixels(samples), kept, groups, found.classes, found.templates)
     told_of = tuple(sample.captions for sample in samples)
     return Opened(found.name, _Pixels(samples), told_of, np.arange(len(samples)))
