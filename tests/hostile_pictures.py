@@ -1,4 +1,4 @@
-"""Thirty files that a picture reader must refuse in one line, made in memory."""
+"""Files that a picture reader must refuse in one line, made in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-__all__ = ["encoded", "hostile", "picture", "write"]
+__all__ = ["encoded", "hostile", "picture", "tiled", "write"]
 
 
 def picture(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
@@ -71,6 +71,7 @@ def hostile() -> dict[str, bytes]:
         "bomb.bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 100, 0, 0, 54, 40, 50_000, 50_000, 1, 24, 0, 0, 0, 0, 0, 0),
         "bomb.ppm": b"P6 60000 60000 255\n",
         "bomb.webp": _webp(16_383, 16_383),
+        "bomb-tile.tif": tiled(16, 10_000),
         "bomb.tif": _widened(encoded(image, "TIFF"), 90_000),
         "cut.png": png[: len(png) // 2],
         "cut.jpg": jpeg[: len(jpeg) // 2],
@@ -98,6 +99,17 @@ def _widened(tiff: bytes, side: int) -> bytes:
     for tag, length in ((256, 40), (257, 30)):
         tiff = tiff.replace(struct.pack("<HHII", tag, 4, 1, length), struct.pack("<HHII", tag, 4, 1, side))
     return tiff
+
+
+def tiled(side: int, tile: int) -> bytes:
+    """A deflated grey TIFF of side x side pixels in a single tile of tile x tile."""
+    packer, left = zlib.compressobj(1), tile * tile
+    data = b"".join(packer.compress(bytes(min(1 << 20, left - start))) for start in range(0, left, 1 << 20))
+    data += packer.flush()
+    tags = {256: side, 257: side, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 0, 325: len(data)}
+    tags[324] = 14 + 12 * len(tags)
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
 
 
 def _webp(width: int, height: int) -> bytes:

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from hostile_pictures import encoded, hostile, picture
+from hostile_pictures import encoded, hostile, picture, tiled
 from tercet.errors import FormatError
-from tercet.runtime.picture_files import MAX_DECODED, open_picture
+from tercet.runtime import picture_files
+from tercet.runtime.picture_files import MAX_DECODED, UnreadError, open_picture
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF"])
@@ -70,6 +72,30 @@ def test_hostile_files_are_refused_in_one_line(name: str) -> None:
     assert str(caught.value).startswith(f"{name}: ")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(("tile", "turns"), [(64, 0), (3000, 1)])
+def test_a_small_picture_in_a_large_tile_is_a_large_one(tile: int, turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    @contextlib.contextmanager
+    def turn() -> Iterator[None]:
+        taken.append(1)
+        yield
+
+    monkeypatch.setattr(picture_files, "_one_large", turn())
+    assert open_picture(tiled(16, tile)).size == (16, 16)
+    assert len(taken) == turns
+
+
+def test_memory_that_is_short_says_nothing_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(_: object) -> None:
+        raise MemoryError
+
+    content = encoded(picture(), "PNG")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", short)
+    with pytest.raises(UnreadError, match="not enough memory"):
+        open_picture(content)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,9 @@ import fake_clip
 import hostile_pictures
 from fake_clip import COLOURS, paint
 from tercet import fsio
-from tercet.errors import FormatError, ModelError, StorageError
+from tercet.errors import FormatError, ModelError, StorageError, TercetError
 from tercet.search import Index, build, find
+from tercet.search.scan import scan
 from tercet.search.sheet import sheet
 
 CLIP = fake_clip.clip()
@@ -184,6 +188,49 @@ def test_many_segments_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     same(place, tmp_path / "fresh")
 
 
+def test_entries_that_are_too_many_for_a_segment_are_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, place = gallery(tmp_path / "in"), tmp_path / "index"
+    (folder / "bad.png").write_bytes(b"no")
+    monkeypatch.setattr("tercet.search.store.MAX_ENTRIES", 700)
+    monkeypatch.setattr("tercet.search.indexing.CHECKPOINT", 6)
+    monkeypatch.setattr("tercet.search.indexing.SEGMENTS", 99)
+    build(folder, CLIP, place, batch=2)
+    written = sorted(place.glob("segment-*"))
+    assert len(written) > 6
+    wanted = contents(place)
+    assert len(wanted[0]) == 18
+
+    real, left = fsio.atomic_file, [3]
+
+    def full(path: Any, data: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise StorageError(f"cannot write {path}: No space left on device; free some space")
+        real(path, data)
+
+    monkeypatch.setattr(fsio, "atomic_file", full)
+    with pytest.raises(StorageError):
+        Index.open(place).compact()
+    assert len(list(place.glob("segment-*"))) == len(written) + 3
+    np.testing.assert_equal(contents(place), wanted)
+    monkeypatch.setattr(fsio, "atomic_file", real)
+    Index.open(place).compact()
+    assert not any(path.exists() for path in written)
+    np.testing.assert_equal(contents(place), wanted)
+
+
+def test_nothing_is_removed_before_the_new_segment_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, place = gallery(tmp_path / "in"), tmp_path / "index"
+    build(folder, CLIP, place)
+    paint(folder / "new.png", "red")
+    build(folder, CLIP, place)
+    index, real = Index.open(place), fsio.atomic_file
+    monkeypatch.setattr(fsio, "atomic_file", lambda path, data: real(path, b"".join(map(bytes, data))[:-1]))
+    with pytest.raises(FormatError):
+        index.compact()
+    assert len(Index.open(place).vectors) == 19
+
+
 def test_another_model_or_folder_is_refused(tmp_path: Path) -> None:
     build(gallery(tmp_path / "in"), CLIP, tmp_path / "index")
     other = fake_clip.clip("other")
@@ -228,7 +275,106 @@ def test_hostile_files_are_listed(tmp_path: Path) -> None:
     assert report.pictures == 18
     assert [path for path, _ in report.refused] == [*(f"hostile/{name}" for name in names), "pipe.png"]
     assert all(reason and "\n" not in reason and str(folder) not in reason for _, reason in report.refused)
-    assert build(folder, CLIP, tmp_path / "index").kept == 18 + len(names) + 1
+    again = build(folder, CLIP, tmp_path / "index")
+    assert again.kept == 18 + len(names)  # the pipe was not read, so nothing is known of it
+    assert again.refused == report.refused
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, function: str, name: str, error: OSError | MemoryError) -> None:
+    """`function`, of a module, fails for the path that ends with `name`; MonkeyPatch.undo mends it."""
+    module, _, attribute = function.rpartition(".")
+    real = getattr(importlib.import_module(module), attribute)
+
+    def partly(path: Any, *rest: Any, **options: Any) -> Any:
+        if str(path).endswith(name):
+            if isinstance(error, OSError):
+                error.filename = str(path)
+            raise error
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr(function, partly)
+
+
+def test_without_pillow_nothing_is_refused_and_nothing_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = gallery(tmp_path / "in")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(TercetError, match="pip install"):
+        build(folder, CLIP, tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+    with pytest.raises(TercetError, match="pip install"):
+        next(CLIP.pictures(sorted(folder.rglob("*.png")), lambda path: path))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "I/O error"), MemoryError()]
+)
+def test_a_file_that_could_not_be_read_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | MemoryError
+) -> None:
+    folder, place = gallery(tmp_path / "in"), tmp_path / "index"
+    build(folder, CLIP, place)
+    paint(folder / "red" / "0-1.png", "blue", 8, (30, 50))
+    paint(folder / "new.png", "red", 9)
+    for name in ("0-1.png", "new.png"):
+        failing(monkeypatch, "os.open", name, error)
+    report = build(folder, CLIP, place)
+    assert [path for path, _ in report.refused] == ["new.png", "red/0-1.png"]
+    assert report.pictures == 17  # what the changed one was is no longer there
+    monkeypatch.undo()
+    report = build(folder, CLIP, place)
+    assert (report.added, report.kept, report.pictures, report.refused) == (2, 17, 19, [])
+    build(folder, CLIP, tmp_path / "fresh")
+    same(place, tmp_path / "fresh")
+
+
+def test_memory_that_is_short_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, place = gallery(tmp_path / "in"), tmp_path / "index"
+
+    def short(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", short)
+    report = build(folder, CLIP, place)
+    assert (report.pictures, len(report.refused)) == (0, 18)
+    monkeypatch.undo()
+    assert build(folder, CLIP, place).added == 18
+
+
+def test_what_lies_in_a_folder_that_cannot_be_listed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, place = gallery(tmp_path / "in"), tmp_path / "index"
+    paint(folder / "red" / "deeper" / "a.png", "red")
+    (folder / "red" / "bad.png").write_bytes(b"no")
+    first = build(folder, CLIP, place)
+    (folder / "blue" / "2-0.png").unlink()
+    failing(monkeypatch, "os.scandir", "red", PermissionError(errno.EACCES, "Permission denied"))
+    report = build(folder, CLIP, place)
+    assert (report.removed, report.kept, report.pictures) == (1, 19, 18)
+    assert report.refused == [("red", "cannot be read: Permission denied"), *first.refused]
+    assert scan(folder).unread == {"red": "cannot be read: Permission denied"}
+    monkeypatch.undo()
+    shutil.rmtree(folder / "red" / "deeper")
+    report = build(folder, CLIP, place)
+    assert (report.removed, report.kept, report.refused) == (1, 18, first.refused)
+
+
+def test_a_file_that_cannot_be_looked_at_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, place = gallery(tmp_path / "in"), tmp_path / "index"
+    build(folder, CLIP, place)
+    failing(monkeypatch, "os.stat", "0-0.png", OSError(errno.EIO, "I/O error"))
+    report = build(folder, CLIP, place)
+    assert (report.removed, report.kept) == (0, 18)
+    assert report.refused == [("red/0-0.png", "cannot be read: I/O error")]
+
+
+def test_a_folder_that_cannot_be_listed_does_not_empty_its_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, place = gallery(tmp_path / "in"), tmp_path / "index"
+    build(folder, CLIP, place)
+    failing(monkeypatch, "os.scandir", "/in", PermissionError(errno.EACCES, "Permission denied"))
+    with pytest.raises(FormatError, match=r"cannot be listed: Permission denied; [^\n]+$"):
+        build(folder, CLIP, place)
+    assert len(Index.open(place).vectors) == 18
 
 
 @pytest.mark.parametrize("where", [8, 40, 200, -5])

@@ -142,16 +142,17 @@ Rows = tuple[list[str], NDArray[np.float32], list[tuple[str, str]]]
 
 
 def _pictures(clip: Clip, folder: Path, batch: int, threads: int | None, progress: Progress | None) -> Rows:
-    paths = [path for path, _ in scan(folder)]
+    found = scan(folder)
+    paths = list(found.files)
     names: list[str] = []
     vectors: list[NDArray[np.float32]] = []
-    refused: list[tuple[str, str]] = []
+    refused = list(found.unread.items())
     for made in clip.pictures(paths, lambda path: folder / path, batch=batch, workers=threads):
         names += made.sources
         vectors.append(made.vectors)
         refused += made.refused
         if progress is not None:
-            progress("pictures", len(names) + len(refused), len(paths))
+            progress("pictures", len(names) + len(refused) - len(found.unread), len(paths))
     return names, np.concatenate(vectors) if vectors else np.zeros((0, clip.encoder.dim), np.float32), refused
 
 

@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 
 from tercet.errors import EngineError, FormatError, ModelError
 from tercet.runtime.labels import Labels
-from tercet.runtime.picture_files import PictureSource, opened
+from tercet.runtime.picture_files import PictureSource, UnreadError, opened
 from tercet.runtime.pictures import Preprocessor
 
 __all__ = ["BATCH", "Clip", "Embedded", "PairEncoder", "fingerprint", "normalized"]
 
 BATCH = 32
-READ_BY_MODEL = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json",
-                 "tokenizer.json", "tokenizer_config.json")  # fmt: skip
+READ_BY_MODEL = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 Source = TypeVar("Source")
 
@@ -61,11 +60,19 @@ class Embedded(Generic[Source]):
         sources: those that were read.
         vectors: float32[n, dim] in their order, not normalised.
         refused: those that were not, with one line each.
+        unread: of those, the ones that may be read another time: an I/O error, too many open files, no memory left.
     """
 
     sources: list[Source]
     vectors: NDArray[np.float32]
     refused: list[tuple[Source, str]]
+    unread: list[Source]
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    reason: str
+    lasting: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,20 +127,24 @@ class Clip:
         Args:
             read: what `picture_files.opened` takes, of a source; it runs in a thread, and may raise FormatError.
             workers: threads that decode; as many as this process may use CPUs if absent.
+
+        Raises TercetError where Pillow is missing.
         """
 
-        def prepare(source: Source) -> NDArray[np.float32] | str:
+        def prepare(source: Source) -> NDArray[np.float32] | _Refusal:
             try:
                 with opened(read(source), "picture") as picture:
                     return self.preprocessor(picture)
             except FormatError as error:
-                return str(error).removeprefix("picture: ")
+                return _Refusal(str(error).removeprefix("picture: "), lasting=not isinstance(error, UnreadError))
             except OSError as error:
-                return f"cannot be read: {error.strerror}"
+                return _Refusal(f"cannot be read: {error.strerror}", lasting=False)
+            except MemoryError:
+                return _Refusal("not enough memory to prepare it", lasting=False)
 
         pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)), "tercet-pictures")
-        ahead: deque[tuple[Source, Future[NDArray[np.float32] | str]]] = deque()
-        group: list[tuple[Source, NDArray[np.float32] | str]] = []
+        ahead: deque[tuple[Source, Future[NDArray[np.float32] | _Refusal]]] = deque()
+        group: list[tuple[Source, NDArray[np.float32] | _Refusal]] = []
         try:
             for source in sources:
                 ahead.append((source, pool.submit(prepare, source)))
@@ -152,13 +163,18 @@ class Clip:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _embedded(self, group: list[tuple[Source, NDArray[np.float32] | str]]) -> Embedded[Source]:
-        good = [(source, made) for source, made in group if not isinstance(made, str)]
+    def _embedded(self, group: list[tuple[Source, NDArray[np.float32] | _Refusal]]) -> Embedded[Source]:
+        good = [(source, made) for source, made in group if not isinstance(made, _Refusal)]
         vectors = np.zeros((0, self.encoder.dim), np.float32)
         if good:
             vectors = self.encoder.encode_pixels(np.stack([pixels for _, pixels in good]))
-        refused = [(source, made) for source, made in group if isinstance(made, str)]
-        return Embedded([source for source, _ in good], vectors, refused)
+        bad = [(source, made) for source, made in group if isinstance(made, _Refusal)]
+        return Embedded(
+            sources=[source for source, _ in good],
+            vectors=vectors,
+            refused=[(source, made.reason) for source, made in bad],
+            unread=[source for source, made in bad if not made.lasting],
+        )
 
 
 def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,10 +1,11 @@
 """Opens picture files that nobody vouches for: a decoded picture of bounded size, or one line that says why not.
 
 The size in the header is judged before a byte is decoded. What a picture takes is itself, its RGB copy, and what the
-format keeps beside it: a progressive JPEG all its coefficients, WebP two canvases. Together they may be at most
-MAX_DECODED: 67 million pixels of a plain JPEG, 33 million of an RGBA PNG, 27 million of a progressive JPEG. Large
-pictures are decoded and worked on one at a time, whatever the number of threads, so that memory is bounded for all of
-them together: hence `opened`, which holds the turn until the picture has been used.
+format keeps beside it: a progressive JPEG all its coefficients, WebP two canvases, TIFF a whole tile, however small the
+picture in it. Together they may be at most MAX_DECODED: 67 million pixels of a plain JPEG, 33 million of an RGBA PNG,
+27 million of a progressive JPEG. Large pictures are decoded and worked on one at a time, whatever the number of
+threads, so that memory is bounded for all of them together: hence `opened`, which holds the turn until the picture has
+been used.
 
 Refused: animations (which frame is meant?), 32-bit and float samples, formats other than FORMATS, and what is no
 regular file. 16-bit samples are cut to their high bytes; Pillow's own conversion of 16-bit grey clips at 255, which
@@ -26,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.artifact import open_regular
-from tercet.errors import FormatError
+from tercet.errors import FormatError, TercetError
 from tercet.runtime.section import Section, Window
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FORMATS", "SUFFIXES", "PictureSource", "open_picture", "opened"]
+__all__ = ["FORMATS", "SUFFIXES", "PictureSource", "UnreadError", "open_picture", "opened", "pillow"]
 
 PictureSource = str | Path | Section | bytes | NDArray[np.uint8]
 
@@ -43,11 +44,16 @@ MAX_DECODED = 256 << 20
 BLOCK = 64 << 20  # above what malloc ever takes from a heap: such blocks go back to the system at once
 LARGE = 24 << 20  # bytes decoded; larger ones wait for each other
 BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2}  # a pixel, in Pillow's memory; others 4
-BESIDE = {"WEBP": 16, "TIFF": 4}  # a pixel, while it is decoded
+BESIDE = {"WEBP": 16}  # a pixel, while it is decoded
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 ORIENTATION = 0x0112
+BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, TILE_WIDTH, TILE_LENGTH = 258, 277, 322, 323  # tags of TIFF
 
 _one_large = threading.Lock()
+
+
+class UnreadError(FormatError):
+    """A picture could not be read this time, which says nothing of it: not enough memory."""
 
 
 @contextlib.contextmanager
@@ -58,7 +64,8 @@ def opened(source: PictureSource, name: str | None = None) -> Iterator[Image]:
         source: a path, where it lies in another file, a file's content, or pixels uint8[h, w, 3].
         name: what errors call it; the path if absent.
 
-    Raises FormatError, one line: not there, no picture, cut off, animated, too large.
+    Raises FormatError, one line: not there, no picture, cut off, animated, too large; UnreadError where memory is
+    short; TercetError where Pillow is missing.
     """
     with _decoded(source, name) as picture:
         try:
@@ -76,7 +83,7 @@ def open_picture(source: str | Path | Section | bytes, name: str | None = None) 
 @contextlib.contextmanager
 def _decoded(source: PictureSource, name: str | None) -> Iterator[Image]:
     where = name or (str(source) if isinstance(source, str | Path) else "picture")
-    images = _pillow()
+    images = pillow()
     if isinstance(source, np.ndarray):
         yield images.fromarray(source)
         return
@@ -91,11 +98,12 @@ def _decoded(source: PictureSource, name: str | None) -> Iterator[Image]:
             yield picture
 
 
-def _pillow() -> Any:
+def pillow() -> Any:
+    """Pillow's Image module, set up for use here. Raises TercetError where it is missing."""
     try:
         from PIL import Image, TiffImagePlugin  # noqa: F401  (named, so that its absence is found here)
     except ImportError:
-        raise FormatError("pictures are read with Pillow; pip install 'tercet[images]'") from None
+        raise TercetError("pictures are read with Pillow; pip install 'tercet[images]'") from None
     # In blocks of the default 16 MB, pictures would lie in the heap of the thread that made them, and stay there.
     core: Any = Image.core  # type: ignore[attr-defined]
     if core.get_block_size() < BLOCK:
@@ -134,6 +142,8 @@ def _refused(where: str) -> Iterator[None]:
         raise FormatError(f"{where}: no picture of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise FormatError(f"{where}: far too many pixels; make it smaller") from None
+    except MemoryError:
+        raise UnreadError(f"{where}: not enough memory to decode it") from None
     except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise FormatError(f"{where}: cannot be decoded: {reason}; is it whole?") from None
@@ -155,12 +165,25 @@ def _cost(picture: Any, where: str) -> int:
     if undecoded and picture.getexif().get(ORIENTATION, 1) != 1:
         beside += own
     cost = int(picture.width) * int(picture.height) * (own + beside)
+    if picture.format == "TIFF":
+        cost += _block(picture, where)
     if cost > MAX_DECODED:
         size = f"{picture.width} x {picture.height}"
         raise FormatError(
             f"{where}: {size} pixels take {cost >> 20} MB to decode; at most {MAX_DECODED >> 20}, make it smaller"
         )
     return cost
+
+
+def _block(picture: Any, where: str) -> int:
+    """Bytes of what libtiff decodes at once: a tile, which may be larger than its picture, or a strip, which is not."""
+    tags = picture.tag_v2
+    sides = [tags.get(TILE_WIDTH, 0), tags.get(TILE_LENGTH, 0)]
+    if not all(isinstance(side, int) for side in sides):
+        raise FormatError(f"{where}: a tile's size is no number; is it whole?")
+    bits = max(tags.get(BITS_PER_SAMPLE, (1,))) * tags.get(SAMPLES_PER_PIXEL, 1)
+    pixels = max(int(picture.width) * int(picture.height), sides[0] * sides[1])
+    return int(pixels * max(bits / 8, 4))  # 4: where colours are subsampled, RGBA is made of them
 
 
 def _usual(picture: Image) -> Image:

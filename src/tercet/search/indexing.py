@@ -1,7 +1,9 @@
 """Brings an index up to date with its folder: what is new or changed is embedded, what is gone is taken out.
 
 A file is the same as before if size and modification time are; where only the time differs, its content decides
-(SHA-256). What was refused stays refused until the file changes. Every CHECKPOINT pictures, or seconds, a segment goes
+(SHA-256). What a decoder refused stays refused until the file changes. What could not be read (no permission, an I/O
+error, too many open files, no memory left) is reported, remembered nowhere and tried again next time; what lies in a
+folder that cannot be listed stays as it is. Every CHECKPOINT pictures, or seconds, a segment goes
 to disk; Ctrl-C, a crash or a full disk loses at most what came after it, and the same command goes on from there.
 
 File names that are not UTF-8 are kept as Python spells them (surrogate escapes).
@@ -16,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,8 @@ from numpy.typing import NDArray
 from tercet.artifact import open_regular
 from tercet.errors import FormatError, ModelError, StorageError
 from tercet.runtime.clip import BATCH, Clip, normalized
-from tercet.runtime.picture_files import MAX_FILE
-from tercet.search.scan import scan
+from tercet.runtime.picture_files import MAX_FILE, pillow
+from tercet.search.scan import Found, scan
 from tercet.search.store import ABOUT, Entry, Index
 
 __all__ = ["Progress", "Report", "build"]
@@ -46,7 +48,7 @@ class Report:
     Attributes:
         pictures: in the index now.
         added, changed, removed, kept: files, by what happened to them; `added` and `changed` are in the index.
-        refused: of all files in the folder, path and reason.
+        refused: of all files in the folder, path and reason; and of folders that could not be listed.
         seconds: wall clock.
     """
 
@@ -74,10 +76,11 @@ def build(
 ) -> Report:
     """Makes the index of a folder, or brings it up to date.
 
-    Raises FormatError (no such folder, a damaged index), ModelError (an index of another model or folder),
-    StorageError.
+    Raises FormatError (no such folder, or it cannot be listed; a damaged index), ModelError (an index of another model
+    or folder), StorageError, TercetError where Pillow is missing.
     """
     started = time.monotonic()
+    pillow()  # what is missing here is no fault of the pictures
     folder = Path(folder)
     if not folder.is_dir():
         raise FormatError(f"{folder}: no such folder; give the folder with the pictures")
@@ -115,15 +118,24 @@ def _update(
     progress: Progress | None,
 ) -> None:
     place = index.place
-    found = dict(scan(folder, place))
-    waiting = _changed(index, folder, found, report)
-    gone = [path for path in index.entries if path not in found]
+    found = scan(folder, place)
+    report.refused = list(found.unread.items())
+    waiting = _changed(index, folder, found.files, report)
+    missing = [path for path in index.entries if path not in found.files]
+    gone = [path for path in missing if not _out_of_sight(path, found)]
     report.removed = len(gone)
+    report.kept += len(missing) - len(gone)
     _embed(index, folder, clip, waiting, gone, report, batch, workers, progress)
     if len(index.segments) > SEGMENTS:
         index.compact()
     report.pictures = len(index.vectors)
-    report.refused = [(path, entry.refused) for path, entry in sorted(index.entries.items()) if entry.refused]
+    lasting = {path: entry.refused for path, entry in index.entries.items() if entry.refused}
+    report.refused = sorted({**lasting, **dict(report.refused)}.items())
+
+
+def _out_of_sight(path: str, found: Found) -> bool:
+    """Whether nobody knows if the file is still there."""
+    return path in found.unread or any(str(parent) in found.unread for parent in PurePosixPath(path).parents)
 
 
 def _opened(place: Path, clip: Clip, home: str) -> Index:
@@ -192,9 +204,14 @@ def _embed(
                 entries.append(facts.pop(path))
                 report.changed += path in known
                 report.added += path not in known
-            for path, reason in made.refused:
-                entry = facts.pop(path, None) or _unread(folder, path)
-                entries.append(replace(entry, refused=reason.removeprefix(f"{folder / path}: ")))
+            for path, told in made.refused:
+                entry, reason = facts.pop(path, None), told.removeprefix(f"{folder / path}: ")
+                if entry is not None and path not in made.unread:
+                    entries.append(replace(entry, refused=reason))
+                    continue
+                report.refused.append((path, reason))
+                if path in known:
+                    gone.append(path)  # of content that is no longer there
             done += len(made.sources) + len(made.refused)
             if progress is not None:
                 progress("pictures", done, len(waiting))
@@ -213,15 +230,6 @@ def _read(folder: Path, path: str) -> tuple[bytes, Entry]:
             raise FormatError(f"{folder / path}: {status.st_size >> 20} MB; at most {MAX_FILE >> 20} are read")
         content = file.read(MAX_FILE + 1)
     return content, Entry(path, status.st_size, status.st_mtime_ns, hashlib.sha256(content).hexdigest())
-
-
-def _unread(folder: Path, path: str) -> Entry:
-    """The entry of a file that could not even be read."""
-    try:
-        status = (folder / path).stat()
-    except OSError:
-        return Entry(path, -1, -1, "")
-    return Entry(path, status.st_size, status.st_mtime_ns, "")
 
 
 def _sha256(path: Path) -> str | None:

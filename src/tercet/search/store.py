@@ -6,7 +6,8 @@
 Reading it is replaying its segments in order: an entry takes the place of an earlier one of the same path; a path in
 `gone` takes it out; a segment that is `whole` starts from nothing. So a process that dies, however it dies, loses what
 was not yet in a segment, and nothing else. A whole segment is written when many have gathered; what came before it is
-then removed, and would change nothing if it stayed.
+then removed, and would change nothing if it stayed. Entries of more than MAX_ENTRIES go into several segments, of which
+the first is the whole one and is written last: until then the others repeat what is known.
 
 float16 costs a ten-thousandth of a cosine. Files are read without trust: as safetensors, by Tercet's own checks.
 """
@@ -33,6 +34,7 @@ __all__ = ["ABOUT", "Entry", "Index"]
 ABOUT = "index.json"
 VERSION = 1
 MAX_ENTRIES = 1 << 30  # bytes of JSON in a segment
+FRAME = 64  # of them around the entries
 
 
 @dataclass(frozen=True)
@@ -105,18 +107,36 @@ class Index:
         chosen, left = list(entries), sorted(gone)
         if not chosen and not left:
             return
-        self._write(chosen, rows, left, whole=False)
-        self._apply(chosen, rows, left)
+        for some, fewer in _parts(chosen, left):
+            (name,) = self._names(1)
+            self._write(name, some, fewer, rows, whole=False)
+            self.segments.append(name)
+            self._apply(some, rows, fewer)
 
     def compact(self) -> None:
-        """One segment in place of many. Raises StorageError."""
+        """One segment, or as few as it takes, in place of many. Raises StorageError, FormatError."""
         old = self.segments
         if len(old) < 2:
             return
-        self.segments = []
-        self._write(list(self.entries.values()), self.vectors, [], whole=True, after=old[-1])
+        parts = _parts(list(self.entries.values()), [])
+        made = self._names(len(parts))
+        for number in reversed(range(len(parts))):
+            self._write(made[number], *parts[number], self.vectors, whole=number == 0)
+        try:
+            for name in made:  # before anything is removed
+                _segment(self.place / name, self.about["dim"])
+        except FormatError:
+            for name in made:
+                (self.place / name).unlink(missing_ok=True)
+            raise
+        self.segments = made
         for name in old:
             (self.place / name).unlink(missing_ok=True)
+
+    def _names(self, count: int) -> list[str]:
+        """Of the segments that come next."""
+        last = int(self.segments[-1][8:16]) if self.segments else 0
+        return [f"segment-{last + 1 + number:08d}.safetensors" for number in range(count)]
 
     def _apply(self, entries: list[Entry], rows: Mapping[str, NDArray[np.float16]], gone: list[str]) -> None:
         for path in gone:
@@ -129,13 +149,7 @@ class Index:
                 self.vectors[entry.path] = rows[entry.path]
 
     def _write(
-        self,
-        entries: list[Entry],
-        rows: Mapping[str, NDArray[np.float16]],
-        gone: list[str],
-        *,
-        whole: bool,
-        after: str | None = None,
+        self, name: str, entries: list[Entry], gone: list[str], rows: Mapping[str, NDArray[np.float16]], *, whole: bool
     ) -> None:
         listed = [entry for entry in entries if entry.refused is None]
         matrix = np.stack([rows[entry.path] for entry in listed]) if listed else np.zeros((0, self.about["dim"]), "f2")
@@ -144,11 +158,8 @@ class Index:
         arrays: dict[str, NDArray[Any]] = {"entries": text}
         if len(matrix):
             arrays["vectors"] = np.ascontiguousarray(matrix)
-        last = after or (self.segments[-1] if self.segments else "segment-00000000.safetensors")
-        name = f"segment-{int(last[8:16]) + 1:08d}.safetensors"
         header, order = lay_out(arrays)
         fsio.atomic_file(self.place / name, (header, *(arrays[key] for key in order)))
-        self.segments.append(name)
 
     def _replay(self, path: Path) -> None:
         told, matrix = _segment(path, self.about["dim"])
@@ -166,6 +177,27 @@ class Index:
             self.entries, self.vectors, self.segments = {}, {}, []
         self._apply(entries, dict(zip(listed, matrix, strict=True)), gone)
         self.segments.append(path.name)
+
+
+def _parts(entries: list[Entry], gone: list[str]) -> list[tuple[list[Entry], list[str]]]:
+    """Both in pieces, in order, what is gone first, each of at most MAX_ENTRIES bytes as JSON; one at least."""
+    parts: list[tuple[list[Entry], list[str]]] = [([], [])]
+    room = MAX_ENTRIES - FRAME
+
+    def fit(item: Any) -> tuple[list[Entry], list[str]]:
+        nonlocal room
+        size = len(json.dumps(item, ensure_ascii=True)) + 2  # a comma and a space
+        if size > room:
+            parts.append(([], []))
+            room = MAX_ENTRIES - FRAME
+        room -= size
+        return parts[-1]
+
+    for path in gone:
+        fit(path)[1].append(path)
+    for entry in entries:
+        fit(asdict(entry))[0].append(entry)
+    return parts
 
 
 def _about(place: Path) -> dict[str, Any]:
