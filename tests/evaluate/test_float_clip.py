@@ -13,13 +13,17 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 import fake_clip
+import open_clip_model
 import tiny_towers
 from fake_clip import paint
 from tercet.errors import ModelError
+from tercet.evaluate.float_clip import open_float
+from tercet.pipeline.clip.model import ClipModel
 from tercet.pipeline.pictures import open_towers
 from tercet.runtime.clip import Clip
 from tercet.runtime.labels import Labels
 from tercet.runtime.pictures import Preprocessor
+from tercet.sources import resolve
 
 TEXT = {"eos_token_id": 1}  # fake_clip's
 
@@ -50,6 +54,30 @@ def test_embeddings_are_those_of_transformers(folder: Path, tmp_path: Path) -> N
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         np.testing.assert_allclose(unit, wanted.numpy(), atol=1e-4)
     assert clip.encoder.logit_scale == pytest.approx(float(model.logit_scale.detach().exp()))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_an_open_clip_model_prepares_pictures_as_its_packed_folder_and_open_clip_do(tmp_path: Path, mode: str) -> None:
+    folder = open_clip_model.save_folder(tmp_path / "model", *open_clip_model.model())
+    settings = json.loads((folder / "open_clip_config.json").read_text())
+    settings["preprocess_cfg"] |= {"resize_mode": mode, "mean": [0.0] * 3, "std": [1.0] * 3}
+    (folder / "open_clip_config.json").write_text(json.dumps(settings))
+    fake_clip.save_tokenizer(folder)
+    (folder / "preprocessor_config.json").unlink()
+    made, packed = open_float(resolve(str(folder))), tmp_path / "packed"
+    packed.mkdir()
+    for name, content in ClipModel.open(resolve(str(folder))).files().items():
+        (packed / name).write_bytes(content)
+    assert made.preprocessor == Preprocessor.open(packed)
+    assert made.preprocessor.crop == (28, 28)  # the tower's: preprocess_cfg has no size
+    noise = np.random.default_rng(0).integers(0, 256, (37, 63, 4)).astype(np.uint8)
+    for picture in (Image.fromarray(noise[:, :, :3]), Image.fromarray(noise, "RGBA")):
+        width, height = {"shortest": (47, 28), "longest": (28, 16), "squash": (28, 28)}[mode]
+        small = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC).convert("RGB"))
+        wanted = np.zeros((28, 28, 3), np.uint8)
+        top, left = (28 - height) // 2, round((width - 28) / 2)  # torchvision's: 19 / 2 is 10
+        wanted[top : top + height] = small[:, left : left + 28]
+        np.testing.assert_array_equal(np.round(made.preprocessor(picture) * 255), wanted.transpose(2, 0, 1))
 
 
 def test_pictures_of_another_size_are_refused() -> None:

@@ -64,7 +64,8 @@ def test_a_transformers_folder(family: str, tmp_path: Path) -> None:
 def test_preprocessing_in_the_newer_file(tmp_path: Path) -> None:
     folder = tiny.save_folder(tmp_path / "model", "clip")
     (folder / "preprocessor_config.json").unlink()
-    assert "preprocessor_config.json" not in resolve(str(folder)).tokenizer_files()
+    with pytest.raises(FormatError, match=r"no preprocessor_config\.json; copy the original model's"):
+        resolve(str(folder)).tokenizer_files()
     (folder / "processor_config.json").write_text('{"image_processor": {"do_resize": true, "auto_map": {"a": "b"}}}')
     assert json.loads(resolve(str(folder)).tokenizer_files()["preprocessor_config.json"]) == {"do_resize": True}
     (folder / "processor_config.json").write_text('{"image_processor": 3}')
@@ -100,15 +101,15 @@ def test_a_config_of_open_clips_own_source(tmp_path: Path) -> None:
 
 
 def test_how_open_clip_prepares_pictures(tmp_path: Path) -> None:
+    """In its own words, with what it leaves out; the size is always the tower's."""
     folder = open_clip_model.save_folder(tmp_path / "model", *open_clip_model.model())
     made = json.loads(resolve(str(folder)).tokenizer_files()["preprocessor_config.json"])
-    assert (made["size"], made["crop_size"]) == ({"shortest_edge": 28}, {"height": 28, "width": 28})
-    assert (made["image_mean"], made["image_std"], made["resample"]) == ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4], 3)
-    edit(folder, preprocess_cfg={"resize_mode": "squash", "interpolation": "bilinear"})
-    made = json.loads(resolve(str(folder)).tokenizer_files()["preprocessor_config.json"])
-    assert (made["size"], made["do_center_crop"], made["resample"]) == ({"height": 28, "width": 28}, False, 2)
-    edit(folder, preprocess_cfg={"resize_mode": "longest"})
-    with pytest.raises(ModelError, match="resize_mode is 'longest'; it must be one of shortest, squash"):
+    own = {"size": 28, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "fill_color": 0}
+    assert made == {**own, "interpolation": "bicubic", "resize_mode": "shortest"}
+    edit(folder, preprocess_cfg={"resize_mode": "squash", "interpolation": "bilinear", "size": 224})
+    assert resolve(str(folder)).preprocessor() == {**own, "interpolation": "bilinear", "resize_mode": "squash"}
+    edit(folder, preprocess_cfg={"resize_mode": "stretch"})
+    with pytest.raises(ModelError, match="resize_mode is 'stretch'; it must be one of shortest, longest, squash"):
         resolve(str(folder)).tokenizer_files()
 
 

@@ -54,11 +54,14 @@ class FloatEncoder:
 
 
 def open_float(source: Source) -> Clip:
-    """The model of a source. Raises ModelError where it has not two towers."""
+    """The model of a source, reading pictures and texts as a folder packed from it does.
+
+    Raises ModelError where it has not two towers, FormatError where it does not say how pictures are prepared.
+    """
     kind = source.config.get("model_type")
     if kind not in SUPPORTED_TOWERS:
         known = ", ".join(SUPPORTED_TOWERS)
         raise ModelError(f"{source.name}: {kind} is no model of pictures and texts; supported are {known}")
     encoder = FloatEncoder(towers(source.config), source.tensors())
     labels = Labels.open(source.folder, encoder.context)
-    return Clip(encoder, Preprocessor.open(source.folder), labels, source.name, source.fingerprint)
+    return Clip(encoder, Preprocessor.from_config(source.preprocessor()), labels, source.name, source.fingerprint)

@@ -6,7 +6,8 @@
 Three descriptions of the same steps are read: preprocessor_config.json of CLIP (shortest edge, then crop), that of
 SigLIP (the exact size), and open_clip's preprocess_cfg (shortest, longest or squash). Their rounding differs by a pixel
 where a margin is odd: transformers crops at floor(margin / 2), torchvision at round(margin / 2), to even.
-Transparency lies on white in transformers 5; open_clip drops it.
+Transparency lies on white in transformers 5. open_clip drops it, and converts to RGB last: what resizing does to a mode
+is Pillow's (a palette's nearest colours; nothing of what is fully transparent), but margins are of RGB here.
 
 A channel has 256 values, so rescaling and normalising are one table of 3 * 256 floats: the reference's own float32
 steps, exactly. Where the aspect ratio would blow the resized picture up (1 x 10,000 pixels become 224 x 2,240,000),
@@ -53,7 +54,7 @@ class Preprocessor:
         crop: height and width of the result.
         rounding: how half a pixel of margin is rounded: transformers' floor, or torchvision's to even.
         resample: Pillow's number of the filter; 3 is bicubic.
-        white: transparency is laid on white; else dropped.
+        white: transparency is laid on white, before anything else; else dropped, after resizing.
         fill: value of the margin where the crop is larger than the picture.
         scale, mean, std: value = (u8 * scale - mean) / std.
     """
@@ -77,25 +78,14 @@ class Preprocessor:
 
     @classmethod
     def open(cls, folder: str | Path) -> Preprocessor:
-        """That of a model folder: preprocessor_config.json, processor_config.json or open_clip_config.json.
-
-        Raises FormatError where there is none, or it is not understood.
-        """
-        folder = Path(folder)
-        names = {
-            "preprocessor_config.json": None,
-            "processor_config.json": "image_processor",
-            "open_clip_config.json": "preprocess_cfg",
-        }
-        for name, key in names.items():
-            path = folder / name
-            if not path.is_file():
-                continue
-            config = strict_json.parse(_head(path), str(path))
-            config = config if key is None or not isinstance(config, dict) else config.get(key)
-            if isinstance(config, dict):
-                return cls.from_config(config, str(path))
-        raise FormatError(f"{folder}: no preprocessor_config.json; copy the original model's into the folder")
+        """That of a packed folder. Raises FormatError: no preprocessor_config.json, or none that is understood."""
+        path = Path(folder) / "preprocessor_config.json"
+        if not path.is_file():
+            raise FormatError(f"{folder}: no {path.name}; copy the original model's into the folder")
+        config = strict_json.parse(_head(path), str(path))
+        if not isinstance(config, dict):
+            raise FormatError(f"{path}: no JSON object; get the file again")
+        return cls.from_config(config, str(path))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], where: str = "preprocessor_config.json") -> Preprocessor:
@@ -109,14 +99,14 @@ class Preprocessor:
 
     def __call__(self, picture: Image) -> NDArray[np.float32]:
         """float32[3, height, width] of a picture of any mode and size."""
-        rgb = on_white(picture) if self.white or picture.mode == "RGB" else picture.convert("RGB")
-        height, width = self._resized(rgb.height, rgb.width)
+        source = on_white(picture) if self.white else picture
+        height, width = self._resized(source.height, source.width)
         if self.resize == "shortest" and height * width > MAX_RESIZED:
-            pixels = self._part(rgb, height, width)
-        elif (height, width) == (rgb.height, rgb.width):
-            pixels = self._cropped(np.asarray(rgb))
+            pixels = self._part(source, height, width)
+        elif (height, width) == (source.height, source.width):
+            pixels = self._cropped(_rgb(source))
         else:
-            pixels = self._cropped(np.asarray(rgb.resize((width, height), self.resample)))
+            pixels = self._cropped(_rgb(source.resize((width, height), self.resample)))
         return np.stack([self._table[channel][pixels[:, :, channel]] for channel in range(3)])
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
@@ -147,27 +137,27 @@ class Preprocessor:
         inner = pixels[max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
         return self._framed(inner, top, left)
 
-    def _part(self, rgb: Image, height: int, width: int) -> NDArray[np.uint8]:
+    def _part(self, source: Image, height: int, width: int) -> NDArray[np.uint8]:
         """The crop of a resized picture that is never made as a whole.
 
         Pillow filters the two axes one after the other and rounds in between; which one comes first is kept.
         """
-        top, bottom, above = self._span(rgb.height, height, self.crop[0])
-        left, right, before = self._span(rgb.width, width, self.crop[1])
-        scale = rgb.height / height, rgb.width / width
+        top, bottom, above = self._span(source.height, height, self.crop[0])
+        left, right, before = self._span(source.width, width, self.crop[1])
+        scale = source.height / height, source.width / width
         edges = [math.floor(left * scale[1]), math.floor(top * scale[0])]
-        edges += [min(math.ceil(right * scale[1]), rgb.width), min(math.ceil(bottom * scale[0]), rgb.height)]
-        part = rgb.crop((edges[0], edges[1], edges[2], edges[3]))
+        edges += [min(math.ceil(right * scale[1]), source.width), min(math.ceil(bottom * scale[0]), source.height)]
+        part = source.crop((edges[0], edges[1], edges[2], edges[3]))
         rows = (top * scale[0] - edges[1], min(bottom * scale[0] - edges[1], part.height))
         columns = (left * scale[1] - edges[0], min(right * scale[1] - edges[0], part.width))
-        if height < rgb.height and rgb.height > rgb.width:
+        if height < source.height and source.height > source.width:
             part = part.resize((part.width, bottom - top), self.resample, box=(0, rows[0], part.width, rows[1]))
             rows = (0, part.height)
         else:
             part = part.resize((right - left, part.height), self.resample, box=(columns[0], 0, columns[1], part.height))
             columns = (0, part.width)
         box = (columns[0], rows[0], columns[1], rows[1])
-        pixels = np.asarray(part.resize((right - left, bottom - top), self.resample, box=box))
+        pixels = _rgb(part.resize((right - left, bottom - top), self.resample, box=box))
         inner = pixels[above : above + self.crop[0], before : before + self.crop[1]]
         return self._framed(inner, self._origin(height, self.crop[0]), self._origin(width, self.crop[1]))
 
@@ -185,6 +175,10 @@ class Preprocessor:
         result = np.full((*self.crop, 3), self.fill, np.uint8)
         result[max(-top, 0) :, max(-left, 0) :][: inner.shape[0], : inner.shape[1]] = inner
         return result
+
+
+def _rgb(picture: Image) -> NDArray[np.uint8]:
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def on_white(picture: Image) -> Image:

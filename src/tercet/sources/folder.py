@@ -73,7 +73,7 @@ class Source:
 
     def tokenizer_files(self) -> dict[str, bytes]:
         """tokenizer.json and tokenizer_config.json, the latter with the chat template folded in; of a model of pictures
-        and texts preprocessor_config.json too, where the folder says how pictures are prepared."""
+        and texts `preprocessor()` too, as preprocessor_config.json."""
         settings = _json(self.folder / "tokenizer_config.json", {})
         settings.pop("auto_map", None)
         template = self.folder / "chat_template.jinja"
@@ -85,9 +85,19 @@ class Source:
                 f"{self.folder}: no tokenizer.json; save the tokenizer in the fast format beside the model"
             )
         files = {"tokenizer.json": _bytes(tokenizer), "tokenizer_config.json": _text(settings)}
-        if self.config["model_type"] in SUPPORTED_TOWERS and (pictures := _preprocessor(self.folder, self.config)):
-            files["preprocessor_config.json"] = _text(pictures)
+        if self.config["model_type"] in SUPPORTED_TOWERS:
+            files["preprocessor_config.json"] = _text(self.preprocessor())
         return files
+
+    def preprocessor(self) -> dict[str, Any]:
+        """How pictures are prepared, as `tercet.runtime.pictures` reads it.
+
+        Raises FormatError where the folder does not say, ModelError where it says what open_clip does not know.
+        """
+        made = _preprocessor(self.folder, self.config)
+        if not made:
+            raise FormatError(f"{self.folder}: no preprocessor_config.json; copy the original model's into the folder")
+        return made
 
     def generation(self) -> dict[str, Any]:
         """{"eos_token_id": [ids that end a generation]}, plus bos_token_id where there is one."""

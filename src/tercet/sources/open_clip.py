@@ -1,8 +1,11 @@
-"""open_clip_config.json in transformers' words: a config of model_type clip, and the pictures' preprocessing.
+"""open_clip_config.json in transformers' words, as a config of model_type clip; and how it prepares pictures.
 
 Image towers are the ViTs of open_clip's own, with a class row; those of timm, ResNets and texts read by a Hugging Face
 model are refused. Texts may be read in both directions, taken at any row that `tercet.families.clip` knows, projected
 with a bias; logits may have one. The words for that in the config are ours: transformers has no such CLIP.
+
+Pictures keep open_clip's own words, which `tercet.runtime.pictures` reads: transformers rounds margins otherwise, and
+lays transparency on white.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ PREPROCESS = {
     "std": [0.26862954, 0.26130258, 0.27577711],
     "interpolation": "bicubic",
     "resize_mode": "shortest",
+    "fill_color": 0,
 }
 POOLS = {"argmax": "end", "eos": "end", "first": "first", "last": "last"}
 
@@ -136,21 +140,15 @@ def _refuse(own: Settings, keys: tuple[str, ...]) -> None:
 
 
 def preprocessor(given: Mapping[str, Any], image_size: int) -> dict[str, Any]:
-    """What preprocessor_config.json of the same CLIP in transformers' layout says. Raises ModelError."""
+    """preprocess_cfg with what it leaves out; the size is the tower's, as in open_clip. Raises ModelError."""
     own = Settings(Settings(given, {}, CONFIG).part("preprocess_cfg"), PREPROCESS, f"{CONFIG}: preprocess_cfg")
-    squash = own.choice("resize_mode", {"shortest": False, "squash": True})
-    square = {"height": image_size, "width": image_size}
     return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": square if squash else {"shortest_edge": image_size},
-        "resample": own.choice("interpolation", {"bicubic": 3, "bilinear": 2, "random": 3}),
-        "do_center_crop": not squash,
-        "crop_size": square,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": own.numbers("mean", 3, -10, 10),
-        "image_std": own.numbers("std", 3, 1e-3, 10),
+        "size": image_size,
+        "mean": own.numbers("mean", 3, -10, 10),
+        "std": own.numbers("std", 3, 1e-3, 10),
+        "interpolation": own.choice(
+            "interpolation", {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}
+        ),
+        "resize_mode": own.choice("resize_mode", {mode: mode for mode in ("shortest", "longest", "squash")}),
+        "fill_color": own.integer("fill_color", 0, 255),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,15 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet import families, sources
-from tercet.errors import FormatError
 from tercet.pipeline.clip.data import Reader
 from tercet.program import Towers
 from tercet.runtime.labels import Labels
 from tercet.runtime.pictures import Preprocessor
 
 __all__ = ["ClipModel"]
-
-PREPROCESSOR = "preprocessor_config.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,19 +32,15 @@ class ClipModel:
 
     def reader(self) -> Reader:
         """As the packed folder will read: by the files that go into it."""
-        config = json.loads(self.files()[PREPROCESSOR])
         labels = Labels.open(self.source.folder, self.towers.text.context)
-        return Reader(self.towers, Preprocessor.from_config(config), labels)
+        return Reader(self.towers, Preprocessor.from_config(self.source.preprocessor()), labels)
 
     def files(self) -> dict[str, bytes]:
         """What a packed folder has beside the weights, by name.
 
         Raises FormatError where the folder does not say how pictures and texts are read.
         """
-        found = self.source.tokenizer_files()
-        if PREPROCESSOR not in found:
-            raise FormatError(f"{self.source.folder}: no {PREPROCESSOR}; copy the original model's into the folder")
-        return found
+        return self.source.tokenizer_files()
 
     @property
     def float_mb(self) -> float:
