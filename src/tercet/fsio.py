@@ -28,7 +28,16 @@ from typing import Any
 
 from tercet.errors import StorageError
 
-__all__ = ["append_file", "atomic_file", "atomic_folder", "remove_folder", "remove_stale", "sync_file", "write_file"]
+__all__ = [
+    "append_file",
+    "atomic_file",
+    "atomic_folder",
+    "one_at_a_time",
+    "remove_folder",
+    "remove_stale",
+    "sync_file",
+    "write_file",
+]
 
 CHUNK = 4 << 20
 
@@ -123,6 +132,22 @@ def sync_file(path: str | Path) -> None:
     """Waits until a file's bytes are on the disk. Raises StorageError."""
     with _reported(Path(path)):
         _sync(Path(path))
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: str | Path) -> Iterator[None]:
+    """Other processes that come here with the same path wait; a lock file lies there meanwhile. Raises StorageError."""
+    target = Path(path)
+    with _reported(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        target.unlink(missing_ok=True)  # who waits for it finds the work done
+        os.close(lock)
 
 
 def remove_folder(path: str | Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +64,24 @@ def test_a_teacher_that_was_stopped_is_asked_only_for_the_parts_that_are_missing
     assert min(asked) > 64
     assert np.array_equal(found, whole)
     assert len(list((tmp_path / "parts").iterdir())) == 1
+
+
+def test_two_processes_ask_once(tmp_path: Path) -> None:
+    """The second waits for the first, and finds its answers."""
+    script = f"""
+import sys
+import torch
+from pathlib import Path
+from tercet.train.teacher import stored_embeddings
+def encode(rows):
+    print("asked", flush=True)
+    return rows.float()
+rows = torch.arange(4000.0).reshape(2000, 2).numpy()
+found = stored_embeddings(encode, rows, Path({str(tmp_path)!r}), {{}}, lambda *_: None)
+assert (found == rows).all()
+"""
+    running = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    asked = sorted(process.communicate(timeout=300)[0].count("asked") for process in running)
+    assert [process.returncode for process in running] == [0, 0]
+    assert asked == [0, 16]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -31,6 +30,7 @@ from tercet.families import narrowed
 from tercet.families import towers as towers_of
 from tercet.packing import PackedTensor
 from tercet.program import Program, Towers
+from tercet.runtime.locks import ForkLock
 from tercet.runtime.native_program import Tensors, converts, native_program, refuse_unread
 
 __all__ = ["Encoder"]
@@ -173,7 +173,7 @@ class _Late:
     """A tower that is compiled now, or by the first call that needs it; threads wait for each other there."""
 
     def __init__(self, make: Callable[[], _native.Tower], *, wait: bool) -> None:
-        self._make, self._lock = make, threading.Lock()
+        self._make, self._lock = make, ForkLock()
         self._made = None if wait else make()
 
     def __call__(self) -> _native.Tower:

@@ -6,7 +6,8 @@
 
     embeddings           float32[n, dim] of pictures or texts               4 dim bytes each
 
-They are kept in .npy files, mapped rather than read, and made in parts, so that what was stopped goes on.
+They are kept in .npy files, mapped rather than read, and made in parts, so that what was stopped goes on. Of processes
+that want the same ones, one asks and the others wait.
 """
 
 from __future__ import annotations
@@ -115,22 +116,23 @@ def _stored(
     step = batch * (PART // BATCH)
     stem = digest.hexdigest()[:32]
     paths = {name: folder / f"{stem}.{name}.npy" for name in names}
-    if not all(path.exists() for path in paths.values()):
-        parts = [
-            _part(
-                answer,
-                windows[begin : begin + step],
-                batch,
-                {name: folder / f"{stem}.{name}.{begin}.npy" for name in names},
-                lambda done, begin=begin: progress(begin + done, len(windows)),  # type: ignore[misc]
-            )
-            for begin in range(0, len(windows), step)
-        ]
-        for name, path in paths.items():
-            fsio.atomic_file(path, _npy([_mapped(part[name]) for part in parts], len(windows)))
-        for part in parts:
-            for path in part.values():
-                path.unlink(missing_ok=True)
+    with fsio.one_at_a_time(folder / f"{stem}.lock"):
+        if not all(path.exists() for path in paths.values()):
+            parts = [
+                _part(
+                    answer,
+                    windows[begin : begin + step],
+                    batch,
+                    {name: folder / f"{stem}.{name}.{begin}.npy" for name in names},
+                    lambda done, begin=begin: progress(begin + done, len(windows)),  # type: ignore[misc]
+                )
+                for begin in range(0, len(windows), step)
+            ]
+            for name, path in paths.items():
+                fsio.atomic_file(path, _npy([_mapped(part[name]) for part in parts], len(windows)))
+            for part in parts:
+                for path in part.values():
+                    path.unlink(missing_ok=True)
     return {name: _mapped(path) for name, path in paths.items()}
 
 
