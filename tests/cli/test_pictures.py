@@ -59,6 +59,16 @@ def test_eval_classifies_beside_the_original(gallery: Path, tmp_path: Path) -> N
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_differences_are_those_of_the_metrics(gallery: Path) -> None:
+    for seed in (1, 2):
+        (gallery / "test" / "red" / f"{seed}.png").unlink()  # else each picture would weigh what its class does
+    (dataset,) = result_of("eval", "colours", "--dataset", gallery, "--original", "blind")["datasets"]
+    model, original = dataset["models"]["model"], dataset["models"]["original"]
+    assert original["top1"] != original["mean_per_class"]
+    found = {name: difference["value"] for name, difference in dataset["difference"].items()}
+    assert found == pytest.approx({name: model[name] - original[name] for name in model})
+
+
 def test_a_limit_is_of_the_training_pictures_too(gallery: Path) -> None:
     (gallery / "train" / "red" / "0.png").write_bytes(b"no")
     result = result_of("eval", "colours", "--dataset", gallery, "--linear-probe", "--limit", 12)
