@@ -1,7 +1,7 @@
 """Every method of methods.yaml on the small CLIP: the same pictures, steps and evaluation for all.
 
     PYTHONPATH=benchmarks python benchmarks/clip/methods.py [--source FOLDER] [--out DIR] [--only WORD]... [--steps N]
-        [--list]
+        [--list] [--table]
 
 Each finished run is a file of its own in DIR/rows; stopped and called again, it goes on. Then methods.json and
 methods.md have all rows that are there: the mean over seeds, ± their standard deviation, and the difference from the
@@ -122,9 +122,13 @@ def _key(work: Work, recipe: Recipe, trained: Recipe, control: bool) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _done(work: Work, name: str, recipe: Recipe, trained: Recipe, control: bool, seed: int) -> dict[str, Any]:
+def _done(
+    work: Work, name: str, recipe: Recipe, trained: Recipe, control: bool, seed: int, *, make: bool
+) -> dict[str, Any] | None:
     recipe, trained = _seeded(recipe, seed), _seeded(trained, seed)
     path = work.out / "rows" / f"{_key(work, recipe, trained, control)}.json"
+    if not path.exists() and not make:
+        return None
     if not path.exists():
         since, cpu = time.monotonic(), time.process_time()
         row = work.run(recipe, trained, control).as_dict()
@@ -149,7 +153,7 @@ def _mean(runs: Sequence[Mapping[str, Any]], base: Mapping[str, Any]) -> dict[st
     return {**{name: runs[0][name] for name in kept}, "seeds": len(runs), "scores": scores}
 
 
-def _page(rows: Sequence[Mapping[str, Any]], command: str, about: Mapping[str, Any]) -> str:
+def _page(rows: Sequence[Mapping[str, Any]], missing: Sequence[str], command: str, about: Mapping[str, Any]) -> str:
     shown = [name for name in rows[0]["scores"] if name.endswith(("top1", "r1"))]
     headings = ("method", *shown, "ternary", "zeros", "bits/weight", "file MB", "seeds")
     lines = [headings, ("---", *("--:" for _ in headings[1:]))]
@@ -166,7 +170,8 @@ def _page(rows: Sequence[Mapping[str, Any]], command: str, about: Mapping[str, A
     how = "Percent, ± standard deviation over seeds, in brackets the points from the original. MB are 10^6 bytes."
     versions = f"Tercet {about['version']}, torch {about['packages']['torch']}"
     end = f"`{command}`, {versions}, {about['cpu']}, {about['threads']} threads."
-    return f"# Ternary CLIP: methods compared\n\n{table}\n\n{how}\n\n{end}\n"
+    left = f"Not run: {'; '.join(missing)}.\n\n" if missing else ""
+    return f"# Ternary CLIP: methods compared\n\n{table}\n\n{how}\n\n{left}{end}\n"
 
 
 def main() -> None:
@@ -177,6 +182,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of every training, instead of the file's")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--list", action="store_true", help="show the rows and do nothing")
+    parser.add_argument("--table", action="store_true", help="write the table of what is there and make nothing")
     asked = parser.parse_args()
     chosen = [row for row in recipes(asked.steps) if not asked.only or any(word in row[0].name for word in asked.only)]
     if asked.list:
@@ -186,14 +192,24 @@ def main() -> None:
     work, rows = Work(asked.source, asked.out), list[dict[str, Any]]()
     base = {**original(work.model, work.exams).as_dict(), "name": "original"}
     rows.append(_mean([base], base))
+    missing = list[str]()
     command, about = " ".join(["python benchmarks/clip/methods.py", *sys.argv[1:]]), machine()
     for recipe, trained, seeds, control in chosen:
         count = seeds if recipe.train is not None else 1
-        runs = [_done(work, recipe.name, recipe, trained, control, seed) for seed in range(count)]
-        rows.append(_mean(runs, base))
-        result = {"rows": rows, "command": command, "machine": about, "date": time.strftime("%Y-%m-%d")}
-        fsio.atomic_file(asked.out / "methods.json", (json.dumps(result, indent=1) + "\n").encode())
-        fsio.atomic_file(asked.out / "methods.md", _page(rows, command, about).encode())
+        made = (_done(work, recipe.name, recipe, trained, control, seed, make=not asked.table) for seed in range(count))
+        runs = [run for run in made if run is not None]
+        if runs:
+            rows.append(_mean(runs, base))
+        else:
+            missing.append(recipe.name)
+        result = {"rows": rows, "not_run": missing, "command": command, "machine": about}
+        _write(asked.out, {**result, "date": time.strftime("%Y-%m-%d")})
+
+
+def _write(out: Path, result: Mapping[str, Any]) -> None:
+    fsio.atomic_file(out / "methods.json", (json.dumps(result, indent=1) + "\n").encode())
+    page = _page(result["rows"], result["not_run"], result["command"], result["machine"])
+    fsio.atomic_file(out / "methods.md", page.encode())
 
 
 if __name__ == "__main__":
