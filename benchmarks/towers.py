@@ -200,7 +200,7 @@ def both_towers(patch: int) -> dict[str, float]:
 
 
 def goals(rows: list[dict[str, Any]], sizes: dict[str, Any], batches: tuple[int, ...]) -> list[dict[str, Any]]:
-    """What issue and README promise of ViT-B/16, and what was measured; misses stay."""
+    """What README promises of ViT-B/16, and what was measured; misses stay."""
     mine = [row for row in rows if row["shape"] == "ViT-B/16"]
     ours = next(row for row in mine if row["runtime"] == "tercet t5")
     found = [{"goal": "file smaller than float32, both towers, t5", "least": 17.0, "measured": sizes["ViT-B/16"]["t5"]}]

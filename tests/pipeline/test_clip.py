@@ -18,6 +18,8 @@ from command import result_of, tercet
 from tercet import sources
 from tercet.artifact import Artifact
 from tercet.errors import FormatError, RecipeError, StorageError, TercetError
+from tercet.evaluate.datasets import open_set
+from tercet.evaluate.picture_quality import measure
 from tercet.packing import PackedTensor, unpack
 from tercet.patches import patches
 from tercet.pipeline.clip import data as data_module
@@ -26,10 +28,12 @@ from tercet.pipeline.clip.data import gather
 from tercet.pipeline.clip.distil import distil, run_name, train_on
 from tercet.pipeline.clip.exam import examine, prepare
 from tercet.pipeline.clip.model import ClipModel
+from tercet.pipeline.clip.rows import examined
 from tercet.pipeline.clip.sources import captioned
 from tercet.pipeline.clip.start import begin
 from tercet.pipeline.clip.student import build_student
 from tercet.recipe import Recipe
+from tercet.runtime.clip import Clip
 from tercet.runtime.towers import Encoder
 
 TRAIN = {"steps": 12, "batch": 16, "lr": 2e-3, "scale_lr": 2e-3, "norm_lr": 1e-3, "precision": "float32"}
@@ -193,6 +197,23 @@ def test_exams_know_right_from_wrong(tmp_path: Path) -> None:
     assert found["i2t_r5"] == 1.0
     with pytest.raises(FormatError, match="without captions"):
         prepare(tiny_clip.Coloured(12, half=True, classes=()), reader)
+
+
+def test_exams_give_the_numbers_of_eval(tmp_path: Path) -> None:
+    """Several captions a picture, some of them of several pictures."""
+    plain = recipe("clip-q-all", calibrate=None, distil=None, train=None)
+    pipeline.quantize(opened(tmp_path), tmp_path / "out", plain)
+    lines = ["image,caption"]
+    for index, pixels in enumerate(tiny_clip.Coloured(12).pixels):
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        lines += [f"{index}.png,{word}" for word in (list(tiny_clip.COLOURS)[index % 4], "the photo", "a of " * (index + 1))]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    exam = prepare(captioned(str(tmp_path / "pairs.csv")), opened(tmp_path).reader())
+    found = examined(tmp_path / "out", "out", [exam]).scores[exam.name]
+    said = measure(Clip.open(tmp_path / "out"), open_set(str(tmp_path / "pairs.csv"))).metrics
+    ways = {"i2t": "image_to_text", "t2i": "text_to_image"}
+    assert found == {f"{way}_r{k}": said[f"{name}_r{k}"] for k in (1, 5) for way, name in ways.items()}
+    assert 0 < found["i2t_r1"] < 1
 
 
 def test_an_exam_that_cannot_be_sat_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
