@@ -73,7 +73,8 @@ class Work:
         data = self.data(trained)
         if control:
             folder = self.out / "work" / "control"
-            fsio.remove_folder(folder)
+            if folder.exists():
+                fsio.remove_folder(folder)
             return original(
                 self.model, self.exams, train_on(self.model.towers, self.model.tensors, recipe, data, folder)
             )
