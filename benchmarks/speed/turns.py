@@ -1,12 +1,14 @@
 """Participants and rounds: each participant is a worker process, and they take turns.
 
-Between two turns the machine rests a moment, so that one's spinning threads do not take the next one's time.
+Whose turn it is not is stopped, so that nobody's spinning threads take another's time; between two turns the machine rests
+a moment.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-REST = 0.03  # seconds; OpenMP's threads spin for less
+REST = 0.03  # seconds
 ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # huge pages for whoever asks malloc
     "OPENBLAS_NUM_THREADS": "1",
@@ -53,6 +55,7 @@ class Worker:
             self.process = self._start()
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        self.process.send_signal(signal.SIGCONT)
         try:
             self.process.stdin.write(json.dumps({"call": name, "arguments": arguments}) + "\n")
             self.process.stdin.flush()
@@ -61,6 +64,7 @@ class Worker:
             line = ""
         if not line:
             raise Failed(f"{self.name}: crashed in {name} (exit code {self.process.wait()})")
+        self.process.send_signal(signal.SIGSTOP)  # threads that wait by spinning would take the next one's cores
         answer = json.loads(line)
         if "error" in answer:
             raise Failed(f"{self.name}: {name}: {answer['error']}")
@@ -68,6 +72,7 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process."""
+        self.process.send_signal(signal.SIGCONT)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
