@@ -1,7 +1,7 @@
 """Participants and rounds: each participant is a worker process, and they take turns.
 
-Whose turn it is not is stopped, so that nobody's spinning threads take another's time; between two turns the machine rests
-a moment.
+Whose turn it is not is stopped, so that nobody's spinning threads take another's time; between two turns the machine
+rests a moment.
 """
 
 from __future__ import annotations

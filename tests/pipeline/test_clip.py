@@ -206,7 +206,8 @@ def test_exams_give_the_numbers_of_eval(tmp_path: Path) -> None:
     lines = ["image,caption"]
     for index, pixels in enumerate(tiny_clip.Coloured(12).pixels):
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-        lines += [f"{index}.png,{word}" for word in (list(tiny_clip.COLOURS)[index % 4], "the photo", "a of " * (index + 1))]
+        told = (list(tiny_clip.COLOURS)[index % 4], "the photo", "a of " * (index + 1))
+        lines += [f"{index}.png,{word}" for word in told]
     (tmp_path / "pairs.csv").write_text("\n".join(lines))
     exam = prepare(captioned(str(tmp_path / "pairs.csv")), opened(tmp_path).reader())
     found = examined(tmp_path / "out", "out", [exam]).scores[exam.name]
