@@ -3,7 +3,7 @@
     PYTHONPATH=src python benchmarks/clip/indexing.py [-m DIR|SOURCE] [--json FILE]
 
 The pictures are Fashion-MNIST's test pictures, one PNG each; the model is packed (`tercet demo clip` leaves one in
-out/demo-clip/models/q_all). A process for each command, as a person would run them: start-up is in the times.
+demo-clip/models/q_all). A process for each command, as a person would run them: start-up is in the times.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def timed(*command: str) -> tuple[float, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("-m", "--model", default="out/demo-clip/models/q_all")
+    parser.add_argument("-m", "--model", default="demo-clip/models/q_all")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -262,13 +262,16 @@ def test_a_damaged_sample_is_refused(tmp_path: Path, files: dict[str, bytes], me
     assert "\n" not in str(caught.value)
 
 
-def test_a_list_of_a_tar_s_samples_holds_no_pictures(tmp_path: Path) -> None:
+def forty_pictures(tmp_path: Path) -> tuple[Path, np.ndarray, bytes]:
+    """A tar of forty times one picture, its pixels, its file."""
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
     large = encoded(Image.fromarray(noise), "BMP")
-    path = tar(
-        tmp_path / "a.tar",
-        {f"{n}.{kind}": large if kind == "bmp" else b"x" for n in range(40) for kind in ("bmp", "txt")},
-    )
+    files = {f"{n}.{kind}": large if kind == "bmp" else b"x" for n in range(40) for kind in ("bmp", "txt")}
+    return tar(tmp_path / "a.tar", files), noise, large
+
+
+def test_a_list_of_a_tar_s_samples_holds_no_pictures(tmp_path: Path) -> None:
+    path, noise, large = forty_pictures(tmp_path)
     tracemalloc.start()
     samples = list(open_set(path).samples())
     _, peak = tracemalloc.get_traced_memory()
@@ -283,12 +286,7 @@ def test_a_list_of_a_tar_s_samples_holds_no_pictures(tmp_path: Path) -> None:
 
 
 def test_evaluation_reads_ahead_no_more_of_a_tar_than_it_works_on(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
-    large = encoded(Image.fromarray(noise), "BMP")
-    path = tar(
-        tmp_path / "a.tar",
-        {f"{n}.{kind}": large if kind == "bmp" else b"x" for n in range(40) for kind in ("bmp", "txt")},
-    )
+    path, _, large = forty_pictures(tmp_path)
     tracemalloc.start()
     made = list(fake_clip.clip().pictures(open_set(path).samples(), lambda sample: sample.picture, workers=1))
     _, peak = tracemalloc.get_traced_memory()
