@@ -1,4 +1,6 @@
-"""The runtime and everything below it import no torch: a machine that only runs models needs none."""
+"""The runtime, everything below it, and what commands do with packed models import no torch: a machine that only runs
+models needs none.
+"""
 
 import subprocess
 import sys
@@ -9,7 +11,13 @@ CHECK = "import sys, importlib; importlib.import_module(sys.argv[1]); print([m f
 HEAVY = ["accelerate", "gguf", "matplotlib", "torch", "transformers"]
 
 
-@pytest.mark.parametrize("module", ["tercet", "tercet.runtime", "tercet.interpreter", "tercet.families", "tercet.cli"])
+MODULES = [
+    "tercet", "tercet.cli", "tercet.families", "tercet.interpreter", "tercet.runtime", "tercet.search",
+    "tercet.pipeline.measure", "tercet.pipeline.pictures",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_import_brings_no_heavy_package(module: str) -> None:
     code = CHECK.replace("HEAVY", repr(HEAVY))
     result = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, check=False)

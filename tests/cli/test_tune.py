@@ -13,7 +13,7 @@ from tercet.artifact import Artifact
 from tercet.cli import app
 from tercet.errors import TercetError
 from tercet.packing import PackedTensor, unpack
-from tercet.pipeline import tune
+from tercet.pipeline.tune import tune
 from tercet.recipe import Train
 from tercet.tensor import TernaryTensor
 

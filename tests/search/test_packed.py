@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,28 @@ def test_a_packed_model_finds_a_picture_by_itself(folder: Path, tmp_path: Path) 
         assert hits[0].score == pytest.approx(1, abs=2e-3)
         assert hits[0].path.split("-")[0] == path.name.split("-")[0]
     assert len(find(one, clip, "a red thing", 3)) == 3
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules.update(dict.fromkeys(("accelerate", "torch", "transformers")))  # to import one is an ImportError
+from tercet.cli import main
+main()
+"""
+
+
+def test_commands_run_where_torch_is_not_installed(folder: Path, tmp_path: Path) -> None:
+    def tercet(*arguments: object) -> None:
+        words = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    for colour in COLOURS:
+        paint(tmp_path / "in" / colour / "0.png", colour)
+    tercet("embed", folder, tmp_path / "in", "-o", tmp_path / "vectors.npy")
+    tercet("index", tmp_path / "in", "-m", folder, "-o", tmp_path / "index")
+    tercet("search", tmp_path / "index", "a red thing")
+    tercet("eval", folder, "--dataset", tmp_path / "in", "--json")
 
 
 def test_rows_and_pixels_go_to_the_towers_as_they_are(folder: Path, tmp_path: Path) -> None:

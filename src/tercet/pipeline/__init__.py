@@ -1,7 +1,23 @@
-"""Source to measured, packed folder: `quantize`; on to a text of one's own: `tune`; the measure of any: `evaluate`."""
+"""Source to measured, packed folder: `quantize`; the measure of any: `evaluate`.
 
-from tercet.pipeline.measure import evaluate
-from tercet.pipeline.run import Report, quantize
-from tercet.pipeline.tune import Tuned, tune
+Imported when first used: `quantize` needs torch, and what only runs a packed model (`tercet.pipeline.pictures`) none.
+"""
 
-__all__ = ["Report", "Tuned", "evaluate", "quantize", "tune"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tercet.pipeline.measure import evaluate
+    from tercet.pipeline.run import Report, quantize
+
+__all__ = ["Report", "evaluate", "quantize"]
+
+_HOMES = {"Report": "run", "evaluate": "measure", "quantize": "run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tercet.pipeline' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tercet.pipeline.{_HOMES[name]}"), name)
