@@ -88,8 +88,14 @@ def test_training_pictures_of_other_classes_are_refused(gallery: Path) -> None:
 
 def test_what_a_plot_needs_is_checked_first(gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
+    (tmp_path / "folder.png").mkdir()
     monkeypatch.setattr("tercet.pipeline.pictures.measure", lambda *_, **__: pytest.fail("measured"))
-    for place, message in ((tmp_path / "file" / "bars.png", "no folder you may"), (gallery, "a folder is there")):
+    for name, message in {
+        "file/bars.png": "no folder you may",
+        "folder.png": "a folder is there",
+        "bars.svg": "ends in .png",
+    }.items():
+        place = tmp_path / name
         refused = tercet("eval", "colours", "--dataset", gallery, "--plot", place)
         assert refused.exit_code == 1
         assert message in refused.stderr
@@ -184,6 +190,7 @@ def test_index_and_search(gallery: Path, tmp_path: Path) -> None:
     assert by_picture["kind"] == "picture"
     assert {hit["path"].split("/")[0] for hit in by_picture["hits"]} == {"blue"}
     assert "red/0.png" in tercet("search", place, "red").stdout
+    assert "no such picture" in tercet("search", place, "missing.JPG").stderr
 
 
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def check_program(program: Program) -> None:
 
 
 REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
-    ("clip", "", {"model_type": "llama"}, "model_type is 'llama'; it must be a supported one: clip, siglip"),
+    ("clip", "", {"model_type": "llama"}, "llama is a language model, without pictures; tercet generate"),
     ("siglip", "", {"model_type": "siglip2"}, "NaFlex variant is not supported; take one of a fixed picture size"),
     ("clip", "", {"architectures": ["CLIPTextModelWithProjection"]}, "architectures is a list; it must be CLIPModel"),
     ("clip", "", {"tercet": {"clip": 1.0}}, "tercet is a dict; it must be absent"),
@@ -150,7 +150,7 @@ def test_refused_with_one_clear_line(family: str, part: str, changes: dict[str, 
 
 
 def test_towers_are_no_decoders() -> None:
-    with pytest.raises(ModelError, match="model_type is 'clip'; it must be a supported one: llama"):
+    with pytest.raises(ModelError, match="clip is a model of pictures and texts, not of language; tercet embed"):
         families.program(tiny.config("clip"))
     assert list(families.SUPPORTED_TOWERS) == list(tiny.FAMILIES)
 

@@ -16,6 +16,8 @@ import tiny_packed
 import tiny_towers
 from fake_clip import COLOURS, paint
 from tercet import artifact
+from tercet.evaluate.verify import verify
+from tercet.packing import PackedTensor
 from tercet.runtime.clip import Clip
 from tercet.search import Index, build, find
 
@@ -74,6 +76,24 @@ def test_commands_run_where_torch_is_not_installed(folder: Path, tmp_path: Path)
     tercet("index", tmp_path / "in", "-m", folder, "-o", tmp_path / "index")
     tercet("search", tmp_path / "index", "a red thing")
     tercet("eval", folder, "--dataset", tmp_path / "in", "--json")
+
+
+def test_verify_checks_both_towers(folder: Path) -> None:
+    for place in (folder, pack(folder.parent / "t5", "t5")):
+        found = verify(place, threads=1)
+        matrices = [name for name, tensor in artifact.Artifact.open(place).tensors.items() if is_matrix(name, tensor)]
+        assert found.ok
+        assert found.compared == "embeddings"
+        assert found.kl is None
+        assert found.matrices == len(matrices)
+        assert found.max_abs_error > 0
+        assert found.relative_error < 1e-5
+
+
+def is_matrix(name: str, tensor: object) -> bool:
+    return isinstance(tensor, PackedTensor) and not name.endswith(
+        ("token_embedding.weight", "position_embedding.weight")
+    )
 
 
 def test_rows_and_pixels_go_to_the_towers_as_they_are(folder: Path, tmp_path: Path) -> None:

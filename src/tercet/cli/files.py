@@ -75,8 +75,8 @@ def _verify_text(result: dict[str, Any]) -> str:
         f"exact kernels against the numpy reference: {result['mismatches']} of {result['checks']} differ",
         f"float kernels against the float reference: worst relative error {result['layer_error']:.1e}"
         f" ({result['worst_layer']})",
-        f"logits, float activations: max abs error {result['max_abs_error']:.1e},"
-        f" relative {result['relative_error']:.1e}, KL {result['kl']:.1e}",
+        f"{result['compared']}, float activations: max abs error {result['max_abs_error']:.1e},"
+        f" relative {result['relative_error']:.1e}" + ("" if result["kl"] is None else f", KL {result['kl']:.1e}"),
         "ok" if result["ok"] else "NOT ok: do not trust this build on this CPU",
     ]
     return "\n".join(lines)

@@ -56,6 +56,8 @@ def check_bars(place: Path) -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         raise TercetError("plots are drawn with matplotlib; pip install 'tercet[report]'") from None
+    if place.suffix != ".png":
+        raise StorageError(f"cannot write {place}: bars are drawn as PNG; give a name that ends in .png")
     if place.is_dir():
         raise StorageError(f"cannot write {place}: a folder is there; give a name that ends in .png")
     folder = next(folder for folder in place.absolute().parents if folder.exists())  # others are made

@@ -4,9 +4,10 @@
     integer kernels          every packed matrix, every instruction set of this CPU: bit-equal to numpy
     rotations and clips      likewise, where the model has them
     float kernels            the same matrices with float activations, against the float reference
-    logits                   the engine with float activations, against the numpy interpreter
+    logits, or embeddings    the engine with float activations, against the numpy interpreter
 
-Activations are those the interpreter meets on a short sequence, so that their sizes are the model's own.
+Activations are those the interpreter meets on a short sequence (of both towers: a picture and a text), so that their
+sizes are the model's own.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from numpy.typing import NDArray
 from tercet import interpreter, kernels, reference
 from tercet.artifact import Artifact
 from tercet.evaluate.quality import quality
+from tercet.families import SUPPORTED_TOWERS
 from tercet.packing import PackedTensor, pack, unpack
+from tercet.patches import patches
 from tercet.program import Op, Program
 from tercet.runtime import Engine
+from tercet.runtime.towers import Encoder
 from tercet.tensor import IntTensor, TernaryTensor
 
 __all__ = ["Verification", "verify"]
 
-MAX_LOGIT_ERROR = 1e-4  # relative
+MAX_ERROR = 1e-4  # relative, of a product, a logit or an embedding
 MAX_KL = 1e-6
 ROWS = 3  # tokens a matrix is checked with
 Floats = NDArray[np.float32]
@@ -39,11 +43,12 @@ class Verification:
     """What was found.
 
     Attributes:
-        ok: integer kernels, rotations and clips bit-equal everywhere, and the float path within `MAX_LOGIT_ERROR` and
-            `MAX_KL`.
-        max_abs_error: worst difference of a logit, engine with float activations against the interpreter.
-        relative_error: its ratio to the largest logit.
-        kl: KL(interpreter || engine) in nats a token.
+        ok: integer kernels, rotations and clips bit-equal everywhere, and the float path within
+            `MAX_ERROR` and `MAX_KL`.
+        compared: "logits", of a language model, or "embeddings".
+        max_abs_error: worst difference of one of them, engine with float activations against the interpreter.
+        relative_error: its ratio to the largest one.
+        kl: KL(interpreter || engine) in nats a token; None of embeddings.
         matrices: packed matrices checked; transforms: rotations and clips; checks: both, times instruction sets;
             mismatches: those not bit-equal.
         layer_error: worst relative error of a matrix product with float activations, and worst_layer where.
@@ -51,9 +56,10 @@ class Verification:
     """
 
     ok: bool
+    compared: str
     max_abs_error: float
     relative_error: float
-    kl: float
+    kl: float | None
     matrices: int
     transforms: int
     checks: int
@@ -78,10 +84,12 @@ def verify(
     Raises FormatError where the file is damaged.
     """
     artifact = Artifact.open(Path(folder), check=True)
-    engine = Engine.open(artifact, threads=threads, activations="float32", kv="float32")
     loose = {name: _floats(tensor) for name, tensor in artifact.tensors.items()}
-    ids = np.random.default_rng(0).integers(0, engine.vocab_size, min(tokens, engine.context))
-    inputs, transforms, expected = _run(engine.program, loose, ids)
+    towers = artifact.config["model"].get("model_type") in SUPPORTED_TOWERS
+    passes = _towers(artifact, tokens, threads) if towers else _decoder(artifact, tokens, threads)
+    inputs: dict[str, Floats] = {}
+    transforms: list[tuple[Op, Floats, Floats]] = []
+    outputs = [(_run(each, loose, inputs, transforms), each.computed()) for each in passes]
     isas = tuple(kernels.backends())
     mismatches = sum(_check_transform(*transform, isas) for transform in transforms)
     layers = {"": 0.0}
@@ -93,16 +101,16 @@ def verify(
             layers[name] = error
         if progress is not None:
             progress("check matrices", done, len(inputs))
-    got = engine.logits(ids)
-    difference = float(np.abs(got - expected).max())
-    relative = difference / float(np.abs(expected).max())
-    kl = quality(lambda _: got, ids[None], lambda _: expected).kl or 0.0
+    absolute = max(float(np.abs(got - expected).max()) for expected, got in outputs)
+    relative = max(float(np.abs(got - expected).max() / np.abs(expected).max()) for expected, got in outputs)
+    kl = None if towers else _divergence(*outputs[0])
     worst = max(layers, key=lambda name: layers[name])
-    ok = mismatches == 0 and relative < MAX_LOGIT_ERROR and abs(kl) < MAX_KL and layers[worst] < MAX_LOGIT_ERROR
+    same = relative < MAX_ERROR and layers[worst] < MAX_ERROR and abs(kl or 0.0) < MAX_KL
     count = len(layers) - 1
     return Verification(
-        ok=ok,
-        max_abs_error=difference,
+        ok=mismatches == 0 and same,
+        compared="embeddings" if towers else "logits",
+        max_abs_error=absolute,
         relative_error=relative,
         kl=kl,
         matrices=count,
@@ -115,26 +123,55 @@ def verify(
     )
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """One sequence: the program, what it reads, and what the engine makes of it with float activations."""
+
+    program: Program
+    rows: NDArray[np.generic]
+    computed: Callable[[], Floats]
+
+
+def _decoder(artifact: Artifact, tokens: int, threads: int | None) -> list[_Pass]:
+    engine = Engine.open(artifact, threads=threads, activations="float32", kv="float32")
+    ids = np.random.default_rng(0).integers(0, engine.vocab_size, min(tokens, engine.context))
+    return [_Pass(engine.program, ids, lambda: engine.logits(ids))]
+
+
+def _towers(artifact: Artifact, tokens: int, threads: int | None) -> list[_Pass]:
+    encoder = Encoder.open(artifact, threads=threads, activations="float32")
+    rng, towers = np.random.default_rng(0), encoder.towers
+    pixels = rng.normal(size=(1, 3, *encoder.image_size)).astype(np.float32)
+    vocabulary = towers.text.weights[towers.text.ops[0].weight].shape[0]
+    ids = rng.integers(0, vocabulary, (1, min(tokens, encoder.context)))
+    return [
+        _Pass(towers.image, patches(pixels, towers.patch_size)[0], lambda: encoder.encode_pixels(pixels)),
+        _Pass(towers.text, ids[0], lambda: encoder.encode_ids(ids)),
+    ]
+
+
+def _divergence(expected: Floats, got: Floats) -> float:
+    ids = np.zeros((1, len(got)), np.int64)  # which tokens they are does not matter to the divergence
+    return quality(lambda _: got, ids, lambda _: expected).kl or 0.0
+
+
 def _floats(tensor: PackedTensor | Floats) -> Floats:
     loose = unpack(tensor) if isinstance(tensor, PackedTensor) else tensor
     return loose.dequantize() if isinstance(loose, TernaryTensor | IntTensor) else loose.astype(np.float32)
 
 
 def _run(
-    program: Program, tensors: dict[str, Floats], ids: NDArray[np.int64]
-) -> tuple[dict[str, Floats], list[tuple[Op, Floats, Floats]], Floats]:
-    """What the interpreter feeds each matrix (float32[ROWS, in]); each rotation and clip with as many rows of input and
-    result; the logits."""
-    inputs: dict[str, Floats] = {}
-    transforms: list[tuple[Op, Floats, Floats]] = []
-    logits = np.empty((0, 0), np.float32)
-    for op, arguments, result in interpreter.steps(program, tensors, ids):
+    of: _Pass, tensors: dict[str, Floats], inputs: dict[str, Floats], transforms: list[tuple[Op, Floats, Floats]]
+) -> Floats:
+    """The interpreter's result, the last operation's. Adds what it feeds each matrix (float32[ROWS, in]) to `inputs`,
+    and each rotation and clip with as many rows of input and result to `transforms`."""
+    result = np.empty((0, 0), np.float32)
+    for op, arguments, result in interpreter.steps(of.program, tensors, of.rows):
         if op.kind == "linear":
             inputs[op.weight] = arguments[0][-ROWS:]
         elif op.kind in ("rotate", "clip"):
             transforms.append((op, arguments[0][-ROWS:], result[-ROWS:]))
-        logits = result if op.output == "logits" else logits
-    return inputs, transforms, logits
+    return result
 
 
 def _check_transform(op: Op, x: Floats, expected: Floats, isas: tuple[str, ...]) -> int:

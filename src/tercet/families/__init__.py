@@ -64,6 +64,9 @@ def program(config: Mapping[str, Any]) -> Program:
     """
     settings = Settings(config, {})
     model_type = settings.raw("model_type")
+    if isinstance(model_type, str) and model_type in SUPPORTED_TOWERS:
+        use = "tercet embed, index, search and eval --dataset are for it"
+        raise ModelError(f"config.json: {model_type} is a model of pictures and texts, not of language; {use}")
     if not isinstance(model_type, str) or model_type not in _FAMILIES:
         raise settings.error("model_type", "a supported one: " + ", ".join(SUPPORTED))
     _refuse(settings, "config.json")
@@ -79,6 +82,9 @@ def towers(config: Mapping[str, Any]) -> Towers:
     model_type = settings.raw("model_type")
     if model_type == "siglip2":
         raise ModelError("config.json: SigLIP 2's NaFlex variant is not supported; take one of a fixed picture size")
+    if isinstance(model_type, str) and model_type in SUPPORTED:
+        use = "tercet generate, chat and eval --text are for it"
+        raise ModelError(f"config.json: {model_type} is a language model, without pictures; {use}")
     if not isinstance(model_type, str) or model_type not in _TOWERS:
         raise settings.error("model_type", "a supported one: " + ", ".join(SUPPORTED_TOWERS))
     _, defaults, make, architecture = _TOWERS[model_type]

@@ -242,9 +242,12 @@ def search(
 
 
 def _picture(query: str) -> Path | None:
-    """The file that the query names; a text is none."""
+    """The file that the query names; a text is none. Raises FormatError where it ends as a picture and is not there."""
+    if not query.lower().endswith(SUFFIXES) or "\0" in query:
+        return None
     try:
-        named = query.lower().endswith(SUFFIXES) and "\0" not in query and Path(query).is_file()
+        if Path(query).is_file():
+            return Path(query)
     except OSError:  # longer than a path may be
-        named = False
-    return Path(query) if named else None
+        return None
+    raise FormatError(f"{query}: no such picture; give the path of one, or words that do not end like a file")
