@@ -2,11 +2,12 @@
 
     python benchmarks/towers.py [--rounds N] [--prepare]        (pip install onnx onnxscript onnxruntime openvino)
 
-ViT-B/16 and ViT-B/32 with random ternary weights, a scale a row (all linears, embeddings of patches and tokens; the
-projections 8 bits, positions float16): the same values in everyone's file. int8 peers are onnxruntime's own quantizers'
-work: dynamic, and static (QDQ, a scale a channel, calibrated on pictures of the kind measured), which OpenVINO reads
-too. Every output is checked against torch's float32 first. Rounds take turns; a process for each; medians.
-Files are kept in ~/.cache/tercet/bench-towers. Writes benchmarks/results/towers.json and docs/towers-speed.md.
+ViT-B/16 and ViT-B/32 with random ternary weights, a scale a row (all linears, embeddings of patches and tokens;
+projections and positions 8 bits, as the recipe clip-q-all-e has them): the same values in everyone's file. int8 peers
+are onnxruntime's own quantizers' work: dynamic, and static (QDQ, a scale a channel, calibrated on pictures of the kind
+measured), which OpenVINO reads too. Every output is checked against torch's float32 first. Rounds take turns; a process
+for each; medians. Files are kept in the cache (TERCET_CACHE, or ~/.cache/tercet), under bench-towers. Writes
+benchmarks/results/towers.json and docs/towers-speed.md.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from tercet import artifact, families
 from tercet.evaluate.machine import machine
 from tercet.packing import pack, unpack
 from tercet.program import Towers, Weight
+from tercet.sources.cache import cache_dir
 from tercet.tensor import IntTensor, TernaryTensor
 
 ROOT = Path(__file__).parent.parent
 RESULT, PAGE = ROOT / "benchmarks" / "results" / "towers.json", ROOT / "docs" / "towers-speed.md"
-CACHE = Path.home() / ".cache" / "tercet" / "bench-towers"
+CACHE = cache_dir() / "bench-towers"
 SHAPES = {"ViT-B/16": 16, "ViT-B/32": 32}
 BATCHES = (1, 8, 32)
 FORMATS = ("t5", "t19")  # t5 runs as t2, which it becomes when it is opened
@@ -74,9 +76,7 @@ def tensor(name: str, weight: Weight, rng: np.random.Generator) -> Any:
         size = 0.02 if "token" in name else (1.5 / weight.shape[1]) ** 0.5
         return TernaryTensor(codes, rng.uniform(0.5, 1.5, (weight.shape[0], 1)).astype(np.float16) * size, None)
     values = rng.normal(0, 0.02, weight.shape).astype(np.float32)
-    return (
-        pack(values, "f16") if weight.role == "position" else pack(IntTensor.quantize(values, 8, values.shape[1]), "q8")
-    )
+    return pack(IntTensor.quantize(values, 8, values.shape[1]), "q8")
 
 
 def prepare(patch: int) -> Path:

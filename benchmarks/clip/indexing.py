@@ -57,6 +57,7 @@ def main() -> None:
         searches = [timed("search", index, query)[0] for query in QUERIES]
     assert made["added"] == kept["kept"] == count, (made, kept)
     result = {
+        "command": " ".join(["python benchmarks/clip/indexing.py", "-m", Path(asked.model).name]),
         "pictures": count,
         "index_s": first,
         "index_again_s": again,

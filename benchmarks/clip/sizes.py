@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from tercet import artifact, families
 from tercet.calibrate import rounded
 from tercet.evaluate.contents import contents
+from tercet.evaluate.machine import machine
 from tercet.packing import pack
 from tercet.program import Towers
 from tercet.recipe import Recipe
@@ -124,7 +126,8 @@ def main() -> None:
                 bits = f"{row['bits_per_weight']:.2f} | {row['bits_per_ternary_weight']:.3f}"
                 print(f"| {title} | {name} | {format} | {facts} | {bits} |", flush=True)
     if asked.json:
-        asked.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
+        about = {"command": "python benchmarks/clip/sizes.py", "date": time.strftime("%Y-%m-%d"), "machine": machine()}
+        asked.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What was to be reached, and where each goal stands in a result: the numbers of the project's plan, as they were set.
+"""What was to be reached, and where each goal stands in a result: the numbers as they were set before the work.
 
 A goal looks at rows by their case, threads and instruction set; it is met where every row it names is.
 """

@@ -1,4 +1,4 @@
-"""Tercet: a pretrained language model, its weights made ternary, packed, and run fast on a CPU.
+"""Tercet: a pretrained language model or CLIP, its weights made ternary, packed, and run fast on a CPU.
 
 Names are imported when first used, so that `import tercet` stays cheap and never imports torch; only what needs torch
 (`quantize`) does, when called.

@@ -21,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Turn a pretrained language model ternary, and run it on a CPU.",
+    help="Turn a pretrained language model or CLIP ternary, and run it on a CPU.",
 )
 app.command("quantize")(make.quantize)
 app.command("tune")(make.tune)
