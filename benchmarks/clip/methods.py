@@ -194,7 +194,7 @@ def main() -> None:
     base = {**original(work.model, work.exams).as_dict(), "name": "original"}
     rows.append(_mean([base], base))
     missing = list[str]()
-    command, about = " ".join(["python benchmarks/clip/methods.py", *sys.argv[1:]]), machine()
+    command, about = " ".join(["PYTHONPATH=benchmarks python benchmarks/clip/methods.py", *sys.argv[1:]]), machine()
     for recipe, trained, seeds, control in chosen:
         count = seeds if recipe.train is not None else 1
         made = (_done(work, recipe.name, recipe, trained, control, seed, make=not asked.table) for seed in range(count))
