@@ -19,8 +19,8 @@ else.
 |---|---|---|---|---|
 {rows}
 
-Zero-shot: ten classes, the mean of {templates} templates. Retrieval: among all pictures of the split, and one caption of
-each name, its first; `tercet eval` asks with every caption, and reports other figures (docs/clip.md).
+Zero-shot: ten classes, the mean of {templates} templates. Retrieval: among all pictures of the split, and one caption
+of each name, its first; `tercet eval` asks with every caption, and reports other figures (docs/clip.md).
 Validation, test: emoji whose names were seen with another artist's drawing; scenes made of pairs of colour and shape
 that were seen. Unseen: an artist (Noto) of whom nothing was seen; scenes with a pair that was never seen.
 
