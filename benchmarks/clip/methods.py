@@ -117,9 +117,15 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
     )
 
 
+def _read(trained: Recipe) -> list[int]:
+    """What decides which pictures are read."""
+    assert trained.train is not None
+    return [trained.train.steps, trained.train.batch, trained.train.accumulation, trained.train.seed]
+
+
 def _key(work: Work, recipe: Recipe, trained: Recipe, control: bool) -> str:
     parts = [tercet.__version__, work.model.source.fingerprint, control]
-    parts += [each.model_dump(mode="json", exclude={"name", "description"}) for each in (recipe, trained)]
+    parts += [recipe.model_dump(mode="json", exclude={"name", "description"}), _read(trained)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
