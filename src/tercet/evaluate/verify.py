@@ -85,7 +85,7 @@ def verify(
     """
     artifact = Artifact.open(Path(folder), check=True)
     loose = {name: _floats(tensor) for name, tensor in artifact.tensors.items()}
-    towers = artifact.config["model"].get("model_type") in SUPPORTED_TOWERS
+    towers = str(artifact.config["model"].get("model_type")) in SUPPORTED_TOWERS
     passes = _towers(artifact, tokens, threads) if towers else _decoder(artifact, tokens, threads)
     inputs: dict[str, Floats] = {}
     transforms: list[tuple[Op, Floats, Floats]] = []
@@ -101,8 +101,8 @@ def verify(
             layers[name] = error
         if progress is not None:
             progress("check matrices", done, len(inputs))
-    absolute = max(float(np.abs(got - expected).max()) for expected, got in outputs)
-    relative = max(float(np.abs(got - expected).max() / np.abs(expected).max()) for expected, got in outputs)
+    absolute = float(np.max([np.abs(got - expected).max() for expected, got in outputs]))
+    relative = float(np.max([np.abs(got - expected).max() / np.abs(expected).max() for expected, got in outputs]))
     kl = None if towers else _divergence(*outputs[0])
     worst = max(layers, key=lambda name: layers[name])
     same = relative < MAX_ERROR and layers[worst] < MAX_ERROR and abs(kl or 0.0) < MAX_KL
