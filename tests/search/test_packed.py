@@ -19,6 +19,7 @@ from tercet import artifact
 from tercet.evaluate.verify import verify
 from tercet.packing import PackedTensor
 from tercet.runtime.clip import Clip
+from tercet.runtime.towers import Encoder
 from tercet.search import Index, build, find
 
 SIDE = tiny_towers.VISION["image_size"]
@@ -88,6 +89,16 @@ def test_verify_checks_both_towers(folder: Path) -> None:
         assert found.matrices == len(matrices)
         assert found.max_abs_error > 0
         assert found.relative_error < 1e-5
+
+
+@pytest.mark.parametrize("tower", ["encode_pixels", "encode_ids"])
+@pytest.mark.parametrize("wrong", [1.001, np.nan])
+def test_verify_finds_a_tower_that_computes_something_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tower: str, wrong: float
+) -> None:
+    right = getattr(Encoder, tower)
+    monkeypatch.setattr(Encoder, tower, lambda self, rows: right(self, rows) * np.float32(wrong))
+    assert not verify(folder, threads=1).ok
 
 
 def is_matrix(name: str, tensor: object) -> bool:
