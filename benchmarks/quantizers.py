@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from tercet import families, sources
-from tercet.demo import EVALUATE
-from tercet.evaluate import compare, spread, windows
+from tercet import data, families, sources
+from tercet.data import spread, windows
+from tercet.demo.text import EVALUATE
+from tercet.evaluate import compare
 from tercet.evaluate.contents import contents
-from tercet.evaluate.float_model import FloatModel
 from tercet.evaluate.machine import machine
 from tercet.evaluate.models import EngineModel
+from tercet.evaluate.originals import FloatModel
 from tercet.pipeline import quantize
 from tercet.quantizers import kmeans_history
 from tercet.recipe import Calibrate, Recipe
@@ -64,7 +65,7 @@ def main() -> None:
         print(name, file=sys.stderr, flush=True)
         if not folder.exists():
             quantize(source, folder, wanted[name], eval_tokens=0)
-    text = sources.default_text("test")
+    text = data.default_text("test")
     assert text is not None, "the default text cannot be had"
     cut = spread(windows(Tokenizer.open(source.folder).encode(text), EVALUATE.context), EVALUATE.tokens)
     original = FloatModel(source.model())

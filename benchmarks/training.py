@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from tercet import families, sources
+from tercet import data, families, sources
 from tercet.calibrate import calibrate, rounded
-from tercet.calibrate.precision import uses_bfloat16
-from tercet.evaluate import windows
+from tercet.data import windows
 from tercet.evaluate.machine import machine
+from tercet.modules.precision import uses_bfloat16
 from tercet.pipeline.student import build_student
 from tercet.recipe import Distil, Recipe, Train
 from tercet.recipe.settings import Activations, Reconstruct
@@ -75,7 +75,7 @@ class Stepper:
 
 
 def tokens(source: sources.Source) -> np.ndarray:
-    text = sources.default_text("train")
+    text = data.default_text("train")
     assert text is not None, "the default text cannot be had"
     return windows(Tokenizer.open(source.folder).encode(text), CONTEXT, 1 << 16)
 

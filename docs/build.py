@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from speed import report as speed
 from tercet.cli import app
+from tercet.demo.page import plots
 from tercet.evaluate.rows import Row, markdown, number
-from tercet.report import plots
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from tercet.runtime.clip import Clip
-from tercet.runtime.labels import Labels
-from tercet.runtime.pictures import Preprocessor
+from tercet.runtime.pictures.captions import CaptionTokenizer
+from tercet.runtime.pictures.embedder import Embedder
+from tercet.runtime.pictures.preprocess import Preprocessor
 
 __all__ = ["COLOURS", "SIZE", "Colours", "clip", "paint"]
 
@@ -72,10 +72,10 @@ PREPROCESSOR = {
 }
 
 
-def clip(name: str = "colours") -> Clip:
+def clip(name: str = "colours") -> Embedder:
     encoder = Colours()
-    labels = Labels(tokenizer(), {"pad_token": "<end>"}, encoder.context)
-    return Clip(encoder, Preprocessor.from_config(PREPROCESSOR), labels, name, f"fingerprint of {name}")
+    labels = CaptionTokenizer(tokenizer(), {"pad_token": "<end>"}, encoder.context)
+    return Embedder(encoder, Preprocessor.from_config(PREPROCESSOR), labels, name, f"fingerprint of {name}")
 
 
 def paint(path: Path, colour: str, seed: int = 0, size: tuple[int, int] = (24, 20)) -> Path:

@@ -10,9 +10,10 @@ import torch
 
 import smollm2
 from tercet import sources
-from tercet.evaluate import compare, windows
-from tercet.evaluate.float_model import FloatModel
+from tercet.data import windows
+from tercet.evaluate import compare
 from tercet.evaluate.models import EngineModel
+from tercet.evaluate.originals import FloatModel
 from tercet.pipeline import quantize
 from tercet.recipe import Recipe
 from tercet.runtime import Engine, Tokenizer

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import smollm2
-from tercet import sources
-from tercet.evaluate import compare, spread, windows
+from tercet import data, sources
+from tercet.data import spread, windows
+from tercet.evaluate import compare
 from tercet.evaluate.contents import contents
-from tercet.evaluate.float_model import FloatModel
 from tercet.evaluate.footprint import footprint
 from tercet.evaluate.models import EngineModel
+from tercet.evaluate.originals import FloatModel
 from tercet.pipeline import quantize
 from tercet.runtime import Engine, Tokenizer
 
@@ -34,7 +35,7 @@ def folder(source: sources.Source, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def held_out(source: sources.Source) -> np.ndarray:
-    text = sources.default_text("test")
+    text = data.default_text("test")
     assert text is not None, "this test needs the default text; see `tercet demo`"
     return spread(windows(Tokenizer.open(source.folder).encode(text), 512), 4096)
 

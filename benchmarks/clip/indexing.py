@@ -21,8 +21,8 @@ from typing import Any
 from PIL import Image
 
 from tercet import fsio
+from tercet.data.pictures import fashion_mnist
 from tercet.evaluate.machine import machine
-from tercet.sources.pictures import fashion_mnist
 
 QUERIES = ("a photo of a sneaker.", "a photo of a bag.", "a photo of a dress.")
 

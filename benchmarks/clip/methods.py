@@ -26,15 +26,15 @@ import numpy as np
 import tercet
 from differences import merged
 from tercet import fsio, sources
-from tercet.evaluate.float_model import set_threads
+from tercet.data.captioned import captioned
+from tercet.data.pairs import ClipData, gather
 from tercet.evaluate.machine import machine
-from tercet.pipeline.clip.data import ClipData, gather
+from tercet.evaluate.originals import set_threads
 from tercet.pipeline.clip.distil import train_on
 from tercet.pipeline.clip.exam import Exam, prepare
 from tercet.pipeline.clip.model import ClipModel
 from tercet.pipeline.clip.rows import ClipRow, examined, original
 from tercet.pipeline.clip.run import make
-from tercet.pipeline.clip.sources import captioned
 from tercet.recipe import Recipe
 from tercet.recipe.reading import read
 

@@ -32,7 +32,7 @@ from clip_tiny.mixture import Batch, Part, mixed, resized
 from clip_tiny.scores import Prepared, image_features, scores, text_features
 from clip_tiny.tokens import CONTEXT, train_tokenizer, write_tokenizer
 from tercet import fsio
-from tercet.sources.pictures import Pictures, Split, emoji, fashion_mnist, scenes
+from tercet.data.pictures import Pictures, Split, emoji, fashion_mnist, scenes
 
 SEED = 1
 MERGES = 1000

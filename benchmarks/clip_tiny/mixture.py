@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from clip_tiny.model import SIDE
 from clip_tiny.tokens import CONTEXT
-from tercet.sources.pictures import Pictures
+from tercet.data.pictures import Pictures
 
 __all__ = ["Batch", "Part", "captions_to_ids", "mixed", "normalized", "resized"]
 

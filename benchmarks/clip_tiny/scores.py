@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import CLIPModel
 
 from clip_tiny.mixture import captions_to_ids, normalized, resized
-from tercet.sources.pictures import Pictures
+from tercet.data.pictures import Pictures
 
 __all__ = ["Prepared", "prepare", "scores"]
 

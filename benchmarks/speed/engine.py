@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from speed.worker import peak_mb, pin, unpin
 from tercet.runtime import Engine
-from tercet.runtime.engine import Sequence
-from tercet.runtime.memory import measure
+from tercet.runtime.residency import measure
+from tercet.runtime.text.engine import Sequence
 
 
 class Models:
@@ -78,7 +78,7 @@ class Models:
         del self.engines[key], self.sequences[key]
 
     def memory(self, path: str, context: int) -> dict[str, float]:
-        """`tercet.runtime.memory` of a model, 128 tokens; in a process that opened nothing before."""
+        """`tercet.runtime.residency` of a model, 128 tokens; in a process that opened nothing before."""
         _, found = measure(lambda: Engine.open(Path(path), context=context))
         return {"resident_mb": found.resident_mb, "kv_mb": found.kv_mb, "peak_mb": peak_mb()}
 

@@ -16,7 +16,7 @@ import numpy as np
 
 SIZE = 224
 MODULES = {
-    "ours": "tercet.runtime.towers",
+    "ours": "tercet.runtime.pictures.encoder",
     "torch": "transformers.models.clip.modeling_clip",
     "openvino_float32": "openvino",
 }
@@ -69,7 +69,7 @@ class Tower:
         return {name: round((now[name] - self.before[name]) / 1e6, 1) for name in ("resident_mb", "peak_mb")}
 
     def _ours(self, _batch: int) -> Callable[[Any], Any]:
-        from tercet.runtime.towers import Encoder
+        from tercet.runtime.pictures.encoder import Encoder
 
         self.kept = self.kept or Encoder.open(self.path, threads=self.threads)
         return self.kept.encode_pixels

@@ -20,7 +20,7 @@ struct TowerOptions {
     int64_t context = 0; // the longest text, or the patches of a picture
 };
 
-// f32[pictures][channels][height][width], read as patches of `patch` x `patch` pixels (tercet.patches).
+// f32[pictures][channels][height][width], read as patches of `patch` x `patch` pixels (tercet.program.patches).
 struct Pixels {
     const float* data;
     int64_t channels, height, width, patch;

@@ -1,4 +1,4 @@
-// Python's view of the engine; tercet.runtime.engine wraps it. Steps run without the GIL.
+// Python's view of the engine; tercet.runtime.text.engine wraps it. Steps run without the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>

@@ -163,7 +163,10 @@ def row(packed: Weight, index: int, *, factor: float = 1.0, isa: str | None = No
 
 
 def rotate(x: NDArray[np.float32], block: int, *, isa: str | None = None) -> NDArray[np.float32]:
-    """As `tercet.hadamard.rotated`, the same bits: float32[n, width]. Raises EngineError where the block is none."""
+    """As `tercet.program.hadamard.rotated`, the same bits: float32[n, width].
+
+    Raises EngineError where the block is none.
+    """
     try:
         return _native.rotate(isa or "", _floats(x), block)
     except ValueError as error:

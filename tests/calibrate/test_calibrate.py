@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import tiny
-from tercet import families, interpreter
+from tercet import families
 from tercet.calibrate import calibrate, dequantized, rounded
 from tercet.calibrate.blocks import Walk
+from tercet.program import interpreter
 from tercet.recipe import Calibrate, Recipe, Reconstruct
 from tercet.tensor import IntTensor, TernaryTensor
 

@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 import tiny_towers
-from tercet import families, interpreter
+from tercet import families
 from tercet.calibrate import calibrate, dequantized, rounded
-from tercet.patches import patches
-from tercet.program import Program
+from tercet.program import Program, interpreter
+from tercet.program.patches import patches
 from tercet.recipe import Calibrate, Recipe
 from tercet.tensor import IntTensor, TernaryTensor
 

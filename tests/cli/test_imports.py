@@ -12,7 +12,7 @@ HEAVY = ["accelerate", "gguf", "matplotlib", "torch", "transformers"]
 
 
 MODULES = [
-    "tercet", "tercet.cli", "tercet.families", "tercet.interpreter", "tercet.runtime", "tercet.search",
+    "tercet", "tercet.cli", "tercet.families", "tercet.program.interpreter", "tercet.runtime", "tercet.search",
     "tercet.pipeline.measure", "tercet.pipeline.pictures",
 ]  # fmt: skip
 

@@ -13,7 +13,7 @@ import fake_clip
 import hostile_pictures
 from command import result_of, tercet
 from fake_clip import COLOURS, paint
-from tercet.runtime.clip import Clip, normalized
+from tercet.runtime.pictures.embedder import Embedder, normalized
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +24,9 @@ def _models(monkeypatch: pytest.MonkeyPatch) -> None:
         def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
             return super().encode_pixels(np.zeros_like(pixels))
 
-    def opened(name: str | Path, **_: object) -> Clip:
+    def opened(name: str | Path, **_: object) -> Embedder:
         made = fake_clip.clip(str(name))
-        return Clip(Blind(), made.preprocessor, made.labels, "blind", "blind") if str(name) == "blind" else made
+        return Embedder(Blind(), made.preprocessor, made.labels, "blind", "blind") if str(name) == "blind" else made
 
     monkeypatch.setattr("tercet.pipeline.pictures.open_towers", opened)
 

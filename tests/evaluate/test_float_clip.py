@@ -20,9 +20,9 @@ from tercet.errors import ModelError
 from tercet.evaluate.float_clip import open_float
 from tercet.pipeline.clip.model import ClipModel
 from tercet.pipeline.pictures import open_towers
-from tercet.runtime.clip import Clip
-from tercet.runtime.labels import Labels
-from tercet.runtime.pictures import Preprocessor
+from tercet.runtime.pictures.captions import CaptionTokenizer
+from tercet.runtime.pictures.embedder import Embedder
+from tercet.runtime.pictures.preprocess import Preprocessor
 from tercet.sources import resolve
 
 TEXT = {"eos_token_id": 1}  # fake_clip's
@@ -82,6 +82,6 @@ def test_an_open_clip_model_prepares_pictures_as_its_packed_folder_and_open_clip
 
 def test_pictures_of_another_size_are_refused() -> None:
     config = {**fake_clip.PREPROCESSOR, "crop_size": {"height": 8, "width": 8}}
-    labels = Labels(fake_clip.tokenizer(), {"pad_token": "<end>"}, 12)
+    labels = CaptionTokenizer(fake_clip.tokenizer(), {"pad_token": "<end>"}, 12)
     with pytest.raises(ModelError, match=r"prepared as \(8, 8\) pixels"):
-        Clip(fake_clip.Colours(), Preprocessor.from_config(config), labels, "m", "f")
+        Embedder(fake_clip.Colours(), Preprocessor.from_config(config), labels, "m", "f")

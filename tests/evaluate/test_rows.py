@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from tercet.demo.page import page
 from tercet.evaluate.rows import Row, markdown
-from tercet.report import page
 
 ROW = Row("ternary <b>", 213.74, 1.9, 0.471, 59.4, 61.0, 800.4, 120.2, 3.51, "engine")
 

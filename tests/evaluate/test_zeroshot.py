@@ -14,7 +14,7 @@ from tercet.errors import EngineError, TercetError
 from tercet.evaluate.bootstrap import Queries, paired
 from tercet.evaluate.probe import probe
 from tercet.evaluate.zeroshot import average_precision, class_vectors, mean_per_class, rank_of_label
-from tercet.runtime.clip import normalized
+from tercet.runtime.pictures.embedder import normalized
 
 
 def test_a_class_is_the_mean_of_its_normalised_prompts() -> None:

@@ -229,7 +229,7 @@ def test_not_a_config_at_all(config: Any) -> None:
 
 
 def test_families_and_interpreter_import_no_torch() -> None:
-    code = "import sys, tercet.families, tercet.interpreter; sys.exit('torch' in sys.modules)"
+    code = "import sys, tercet.families, tercet.program.interpreter; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

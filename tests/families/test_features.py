@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 import tiny
-from tercet import families, interpreter
-from tercet.program import Op, Program, Rope
+from tercet import families
+from tercet.program import Op, Program, Rope, interpreter
 
 Tensors = dict[str, NDArray[np.float32]]
 Switch = Callable[[Program, Tensors], tuple[Program, Tensors]]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import tiny
-from tercet import families, interpreter
+from tercet import families
+from tercet.program import interpreter
 
 SCALED = {"rope_theta": 10000.0, "factor": 4.0}
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}

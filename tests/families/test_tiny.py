@@ -10,7 +10,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
-from tercet import families, interpreter
+from tercet import families
+from tercet.program import interpreter
 
 
 def test_the_same_seed_gives_the_same_model() -> None:

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 import tiny_towers as tiny
-from tercet import families, interpreter
-from tercet.patches import patches
-from tercet.program import Op, Program, Towers
+from tercet import families
+from tercet.program import Op, Program, Towers, interpreter
+from tercet.program.patches import patches
 
 GELU = {"hidden_act": "gelu"}
 TANH = {"hidden_act": "gelu_pytorch_tanh"}

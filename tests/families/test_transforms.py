@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import tiny
-from tercet import families, interpreter
+from tercet import families
 from tercet.errors import ModelError
-from tercet.hadamard import rotated
-from tercet.program import Program
+from tercet.program import Program, interpreter
+from tercet.program.hadamard import rotated
 
 
 def program_of(config: dict[str, Any], **transforms: Any) -> Program:

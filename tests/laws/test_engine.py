@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 import tiny
 import tiny_packed
-from tercet import interpreter, kernels
+from tercet import kernels
+from tercet.program import interpreter
 from tercet.runtime import Engine
 
 FORMATS = ["t2", "b1", "q8", "q4", "f16", "f32", "t19", "transforms"]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel_cases import GROUPS, PACKED, SHIFTED, TILE_COLUMNS, activations, isas, same_bits, weight
-from tercet import kernels, reference
-from tercet.packing import pack
+from tercet import kernels
+from tercet.packing import pack, reference
 
 TOKENS = {"one": (1, 1), "few": (2, 11), "many": (12, 20)}
 CASES = 100

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kernel_cases import GROUPS, PACKED, same_bits, weight
-from tercet import _native, kernels, reference
-from tercet.hadamard import rotated
-from tercet.packing import pack
+from tercet import _native, kernels
+from tercet.packing import pack, reference
+from tercet.program.hadamard import rotated
 
 F32 = NDArray[np.float32]
 SIZES = (1, 2, 7, 15, 16, 17, 31, 33, 64, 100, 576)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tercet import kernels, reference
-from tercet.hadamard import rotated
-from tercet.packing import PackedTensor, pack
+from tercet import kernels
+from tercet.packing import PackedTensor, pack, reference
+from tercet.program.hadamard import rotated
 from tercet.tensor import IntTensor, TernaryTensor
 
 GOLDEN = Path(__file__).parents[1] / "golden"

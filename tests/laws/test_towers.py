@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 import tiny_packed
 import tiny_towers as tiny
-from tercet import interpreter, kernels
-from tercet.patches import patches
-from tercet.runtime.towers import Encoder
+from tercet import kernels
+from tercet.program import interpreter
+from tercet.program.patches import patches
+from tercet.runtime.pictures.encoder import Encoder
 
 FORMATS = ["t2", "t19", "t5", "b1", "q8", "q4", "f16", "f32"]
 PICTURES, TEXTS = 5, 7

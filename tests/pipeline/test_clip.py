@@ -17,24 +17,24 @@ import tiny_towers
 from command import result_of, tercet
 from tercet import sources
 from tercet.artifact import Artifact
+from tercet.data import pairs as data_module
+from tercet.data.captioned import captioned
+from tercet.data.pairs import gather
+from tercet.data.sets import open_set
 from tercet.errors import FormatError, RecipeError, StorageError, TercetError
-from tercet.evaluate.datasets import open_set
-from tercet.evaluate.picture_quality import measure
+from tercet.evaluate.pictures import measure
 from tercet.packing import PackedTensor, unpack
-from tercet.patches import patches
-from tercet.pipeline.clip import data as data_module
 from tercet.pipeline.clip import run as pipeline
-from tercet.pipeline.clip.data import gather
 from tercet.pipeline.clip.distil import distil, run_name, train_on
 from tercet.pipeline.clip.exam import examine, prepare
 from tercet.pipeline.clip.model import ClipModel
 from tercet.pipeline.clip.rows import examined
-from tercet.pipeline.clip.sources import captioned
 from tercet.pipeline.clip.start import begin
 from tercet.pipeline.clip.student import build_student
+from tercet.program.patches import patches
 from tercet.recipe import Recipe
-from tercet.runtime.clip import Clip
-from tercet.runtime.towers import Encoder
+from tercet.runtime.pictures.embedder import Embedder
+from tercet.runtime.pictures.encoder import Encoder
 
 TRAIN = {"steps": 12, "batch": 16, "lr": 2e-3, "scale_lr": 2e-3, "norm_lr": 1e-3, "precision": "float32"}
 FIELDS: dict[str, Any] = {"calibrate": {"tokens": 512, "context": 2}, "distil": {"kind": "clip"}, "train": TRAIN}
@@ -211,7 +211,7 @@ def test_exams_give_the_numbers_of_eval(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("\n".join(lines))
     exam = prepare(captioned(str(tmp_path / "pairs.csv")), opened(tmp_path).reader())
     found = examined(tmp_path / "out", "out", [exam]).scores[exam.name]
-    said = measure(Clip.open(tmp_path / "out"), open_set(str(tmp_path / "pairs.csv"))).metrics
+    said = measure(Embedder.open(tmp_path / "out"), open_set(str(tmp_path / "pairs.csv"))).metrics
     ways = {"i2t": "image_to_text", "t2i": "text_to_image"}
     assert found == {f"{way}_r{k}": said[f"{name}_r{k}"] for k in (1, 5) for way, name in ways.items()}
     assert 0 < found["i2t_r1"] < 1

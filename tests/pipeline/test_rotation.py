@@ -10,7 +10,7 @@ import pytest
 import tiny
 from tercet import families, sources
 from tercet.artifact import Artifact
-from tercet.evaluate.float_model import FloatModel
+from tercet.evaluate.originals import FloatModel
 from tercet.evaluate.verify import verify
 from tercet.pipeline import quantize
 from tercet.pipeline.rotation import rotated_source
@@ -21,7 +21,7 @@ from tercet.runtime import Engine
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sources.Source:
     monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("tercet.sources.default_text", lambda _split: None)
+    monkeypatch.setattr("tercet.data.default_text", lambda _split: None)
     return sources.resolve(str(tiny.save_folder(tmp_path / "source")))
 
 

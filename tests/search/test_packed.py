@@ -18,8 +18,8 @@ from fake_clip import COLOURS, paint
 from tercet import artifact
 from tercet.evaluate.verify import verify
 from tercet.packing import PackedTensor
-from tercet.runtime.clip import Clip
-from tercet.runtime.towers import Encoder
+from tercet.runtime.pictures.embedder import Embedder
+from tercet.runtime.pictures.encoder import Encoder
 from tercet.search import Index, build, find
 
 SIDE = tiny_towers.VISION["image_size"]
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_packed_model_finds_a_picture_by_itself(folder: Path, tmp_path: Path) -> None:
-    clip = Clip.open(folder, threads=1)
+    clip = Embedder.open(folder, threads=1)
     paths = [paint(tmp_path / "in" / f"{colour}-{n}.png", colour, n, (40, 30)) for colour in COLOURS for n in range(2)]
     build(tmp_path / "in", clip, tmp_path / "one", batch=5)
     build(tmp_path / "in", clip, tmp_path / "other", batch=32, workers=1)
@@ -108,7 +108,7 @@ def is_matrix(name: str, tensor: object) -> bool:
 
 
 def test_rows_and_pixels_go_to_the_towers_as_they_are(folder: Path, tmp_path: Path) -> None:
-    clip = Clip.open(folder, threads=1)
+    clip = Embedder.open(folder, threads=1)
     path = paint(tmp_path / "a.png", "red")
     (made,) = clip.pictures([path, tmp_path / "none.png"], lambda path: path)
     assert [source for source, _ in made.refused] == [tmp_path / "none.png"]
@@ -118,9 +118,9 @@ def test_rows_and_pixels_go_to_the_towers_as_they_are(folder: Path, tmp_path: Pa
 
 
 def test_the_fingerprint_is_that_of_the_weights(folder: Path, tmp_path: Path) -> None:
-    own = Clip.open(folder, threads=1).fingerprint
-    assert Clip.open(pack(tmp_path / "same", "t2"), threads=1).fingerprint == own
-    assert Clip.open(pack(tmp_path / "other", "t5"), threads=1).fingerprint != own
+    own = Embedder.open(folder, threads=1).fingerprint
+    assert Embedder.open(pack(tmp_path / "same", "t2"), threads=1).fingerprint == own
+    assert Embedder.open(pack(tmp_path / "other", "t5"), threads=1).fingerprint != own
 
 
 def _opened(path: Path) -> Image.Image:

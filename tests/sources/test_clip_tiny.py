@@ -10,8 +10,8 @@ from PIL import Image
 from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
+from tercet.data.pictures import Pictures, scenes
 from tercet.sources import resolve
-from tercet.sources.pictures import Pictures, scenes
 
 CONTEXT = 32
 

@@ -14,8 +14,8 @@ import gguf_files
 import tiny
 from tercet.errors import FormatError, ModelError
 from tercet.sources import resolve
-from tercet.sources.gguf_config import config
-from tercet.sources.gguf_reader import GGUFFile
+from tercet.sources.gguf.config import config
+from tercet.sources.gguf.reader import GGUFFile
 
 Extra = Callable[[GGUFWriter], None]
 
@@ -112,7 +112,7 @@ def test_conversion_happens_once_and_leaves_no_rest(tmp_path: Path, monkeypatch:
     _, settings, tensors = tiny.model("llama")
     path = gguf_files.write(tmp_path / "m.gguf", "llama", settings, tensors, tokenizer)
     first = resolve(str(path))
-    monkeypatch.setattr("tercet.sources.gguf_convert.write", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr("tercet.sources.gguf.convert.write", lambda *_: pytest.fail("converted again"))
     assert resolve(str(path)) == first
     (tmp_path / "copy.gguf").write_bytes(path.read_bytes())
     assert resolve(str(tmp_path / "copy.gguf")).folder == first.folder

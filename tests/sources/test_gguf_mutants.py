@@ -11,8 +11,8 @@ import pytest
 
 import gguf_files
 from tercet.errors import FormatError, ModelError
-from tercet.sources.gguf_convert import plan
-from tercet.sources.gguf_reader import GGUFFile
+from tercet.sources.gguf.convert import plan
+from tercet.sources.gguf.reader import GGUFFile
 
 INTERESTING = [0, 1, 2, 3, 7, 8, 9, 31, 33, 64, 255, 4096, 4097, 1 << 16, (1 << 29) - 1, 1 << 29, 1 << 31, 1 << 32]
 INTERESTING += [(1 << 32) - 1, 1 << 40, 1 << 61, (1 << 62) + 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, (1 << 64) - 32]

@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, quants
 
 import gguf_files
 from tercet.errors import FormatError
-from tercet.sources.gguf_reader import BLOCKS, GGUFFile, TensorInfo
+from tercet.sources.gguf.reader import BLOCKS, GGUFFile, TensorInfo
 
 
 def refused(tmp_path: Path, data: bytes | bytearray, match: str) -> None:

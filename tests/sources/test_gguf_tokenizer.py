@@ -17,7 +17,7 @@ import gguf_files
 import tiny
 from odd_strings import PIECES, strings
 from tercet.errors import FormatError, ModelError
-from tercet.sources.gguf_tokenizer import build
+from tercet.sources.gguf.tokenizer import build
 
 TEXT = [" ".join(random.Random(seed).choices(PIECES + tiny.TEXT.split(), k=40)) for seed in range(60)]
 
@@ -107,7 +107,7 @@ def test_ids_are_those_of_transformers(tmp_path: Path, pre: str) -> None:
 
     path = gguf_files.write(tmp_path / "m.gguf", "llama", settings, tensors, add)
     theirs = AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
-    from tercet.sources.gguf_reader import GGUFFile
+    from tercet.sources.gguf.reader import GGUFFile
 
     with GGUFFile(path) as gguf:
         ours = build(gguf.metadata, "test").tokenizer

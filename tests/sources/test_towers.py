@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 import open_clip_model
 import tiny_towers as tiny
-from tercet import families, interpreter
+from tercet import families
 from tercet.errors import FormatError, ModelError
-from tercet.patches import patches
+from tercet.program import interpreter
+from tercet.program.patches import patches
 from tercet.sources import Source, resolve
 
 VARIANTS: dict[str, dict[str, Any]] = {

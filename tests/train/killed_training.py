@@ -28,7 +28,7 @@ from faults import CALLS
 from tercet import families, fsio, sources
 from tercet.calibrate import rounded
 from tercet.pipeline.distil import distil
-from tercet.pipeline.measure import silent
+from tercet.progress import silent
 from tercet.recipe import Calibrate, Recipe
 from tercet.train import Task, train
 from tercet.train.checkpoint import Checkpoints

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 import tiny_towers
-from tercet import families, interpreter
+from tercet import families
 from tercet.calibrate import rounded
-from tercet.patches import patches
-from tercet.program import Towers
+from tercet.packing.reference import quantize_activations as engine_activations
+from tercet.program import Towers, interpreter
+from tercet.program.patches import patches
 from tercet.quantizers import AbsMean2Config, LearnedConfig, freeze, quantize_
 from tercet.recipe import ClipDistil, Recipe, Train
-from tercet.reference import quantize_activations as engine_activations
 from tercet.train import ClipTask, TowersModule, clip_losses, read_journal, train
 
 ALL = ClipDistil(kind="clip", task=1, fd=4, icl=0.5, ckd=0.7, off=0.3)

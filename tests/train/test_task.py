@@ -11,11 +11,11 @@ import torch
 from pydantic import ValidationError
 
 import tiny
+from tercet.modules.activations import quantize_activations, quantized
+from tercet.packing.reference import quantize_activations as engine_activations
 from tercet.quantizers import LearnedConfig, freeze, quantize_
 from tercet.recipe import Distil
-from tercet.reference import quantize_activations as engine_activations
-from tercet.train.activations import quantize_activations, quantized
-from tercet.train.task import Task
+from tercet.train.tasks.text import Task
 from tercet.train.teacher import HeadOnly, stored_hidden
 
 GROUP = 32

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tercet.artifact import config as configs
 from tercet.artifact import strict_json
 from tercet.artifact.header import Entry, open_regular, parse_header
-from tercet.artifact.memory import huge_share, load, map_file, release
+from tercet.artifact.mapped import huge_share, load, map_file, release
 from tercet.errors import FormatError
 from tercet.packing import PackedTensor, invalid_codes, stored_shapes
 

@@ -31,9 +31,9 @@ from torch import Tensor
 
 from tercet.calibrate.blocks import CORRECTION_DAMPING, Walk
 from tercet.calibrate.keep import dequantized, rounded
-from tercet.calibrate.stages import Stage, block_ops
 from tercet.calibrate.statistics import Statistics, damped
 from tercet.program import Program
+from tercet.program.blocks import Stage, block_ops
 from tercet.recipe import Calibrate, Planned
 
 __all__ = ["Dense", "billm_dense", "binarize"]

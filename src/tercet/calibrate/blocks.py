@@ -1,7 +1,7 @@
 """The walk through the model: block by block, stage by stage, float model and quantized prefix side by side.
 
 Two streams of activations go through each block: one with the original weights, one where everything before is
-already quantized. A stage (`tercet.calibrate.stages`) stops both at linears that share an input, sums their statistics
+already quantized. A stage (`tercet.program.blocks`) stops both at linears that share an input, sums their statistics
 chunk by chunk, solves, and goes on with the quantized weights. With `reconstruct` a solved block is trained before the
 walk goes on (`tercet.calibrate.reconstruct`). Only a block's weights, its statistics and the buffers
 still to be read are in memory. Nothing is drawn at random: the same windows, settings and threads give the same bits.
@@ -23,13 +23,13 @@ from torch import Tensor
 
 from tercet.calibrate.cache import BlockCache
 from tercet.calibrate.final_norm import fit_gains, fit_sureness
-from tercet.calibrate.forward import Buffers, counted, run
 from tercet.calibrate.keep import Quantized, dequantized, rounded
 from tercet.calibrate.reconstruct import Piece, forward, reconstruct
 from tercet.calibrate.solve import solve
-from tercet.calibrate.stages import Stage, block_ops, live, residuals, stages
 from tercet.calibrate.statistics import Statistics
+from tercet.modules.ops import Buffers, counted, run
 from tercet.program import Op, Program
+from tercet.program.blocks import Stage, block_ops, live, residuals, stages
 from tercet.quantizers import Levels, QuantizerConfig
 from tercet.recipe import Calibrate, Planned
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tercet.calibrate.forward import Buffers, run
 from tercet.calibrate.keep import Quantized, dequantized
-from tercet.calibrate.precision import uses_bfloat16
+from tercet.modules.ops import Buffers, run
+from tercet.modules.precision import uses_bfloat16
 from tercet.program import Op, Program
 from tercet.quantizers import Learned, Levels
 from tercet.recipe import Reconstruct

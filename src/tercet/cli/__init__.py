@@ -11,7 +11,7 @@ import sys
 
 from tercet.cli import compare, files, make, measure, pictures, talk
 from tercet.cli.common import Commands, typer
-from tercet.cli.memory import keep_memory
+from tercet.cli.limits import keep_memory
 
 __all__ = ["app", "main"]
 

@@ -37,7 +37,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Make a model by each recipe, measure all alike, and write one table and plots; goes on where it was stopped."""
-    from tercet.pipeline.comparison import Entry, compare_methods
+    from tercet.compare import Entry, compare_methods
     from tercet.recipe import Evaluate, Recipe
 
     made = [Recipe.load(name) for name in recipes]
@@ -66,6 +66,6 @@ def compare(
 
 
 def _text(result: dict[str, Any]) -> str:
-    from tercet.pipeline.comparison.table import cells
+    from tercet.compare.table import cells
 
     return f"{render(*cells(result))}{result['protocol']}"

@@ -95,10 +95,10 @@ def _quantize_towers(
     threads: int | None,
 ) -> dict[str, Any]:
     from tercet.cli.live import watch
+    from tercet.data.captioned import captioned
+    from tercet.data.captioned import captions as lines
     from tercet.pipeline.clip.model import ClipModel
     from tercet.pipeline.clip.run import quantize as run
-    from tercet.pipeline.clip.sources import captioned
-    from tercet.pipeline.clip.sources import captions as lines
     from tercet.recipe import Recipe
 
     with progress_bar() as progress, watch() as watching:
@@ -176,13 +176,13 @@ def demo(
 ) -> None:
     """Make SmolLM2-135M or a small CLIP ternary, and compare it with the original: table, samples or search, report."""
     if what is Demo.clip:
-        from tercet.demo_clip import demo_clip
+        from tercet.demo.clip import demo_clip
 
         with progress_bar() as progress:
             result = demo_clip(out or Path("demo-clip"), threads=threads, progress=progress)
         emit(result, as_json, _demo_clip_text)
         return
-    from tercet.demo import demo as run
+    from tercet.demo.text import demo as run
 
     with progress_bar() as progress:
         result = run(out or Path("demo"), threads=threads, progress=progress)

@@ -3,7 +3,6 @@
 Perplexity is of non-overlapping windows; no BOS unless the tokenizer adds one; a window's first token is unscored.
 """
 
-from tercet.evaluate.quality import Logits, Quality, compare, quality
-from tercet.evaluate.windows import spread, windows
+from tercet.evaluate.text import Logits, Quality, compare, quality
 
-__all__ = ["Logits", "Quality", "compare", "quality", "spread", "windows"]
+__all__ = ["Logits", "Quality", "compare", "quality"]

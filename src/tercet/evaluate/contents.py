@@ -14,7 +14,7 @@ from typing import Any
 from tercet.artifact import Artifact, is_artifact, read_header
 from tercet.errors import FormatError
 from tercet.packing import PackedTensor, unpack
-from tercet.sources import gguf_reader
+from tercet.sources.gguf import reader
 from tercet.tensor import TernaryTensor
 
 __all__ = ["Contents", "TensorContents", "contents"]
@@ -102,10 +102,10 @@ def _of_safetensors(file: Path) -> list[TensorContents]:
 
 def _of_gguf(file: Path) -> list[TensorContents]:
     tensors = []
-    with gguf_reader.GGUFFile(file) as gguf:
+    with reader.GGUFFile(file) as gguf:
         for name, info in gguf.tensors.items():
             bits = 8 * info.nbytes / max(math.prod(info.shape), 1)
-            format = gguf_reader.BLOCKS[info.kind][0]
+            format = reader.BLOCKS[info.kind][0]
             tensors.append(TensorContents(name, info.shape, format, None, bits, info.nbytes, None, None))
     return tensors
 

@@ -1,4 +1,4 @@
-"""A float model of two towers in torch, for `Clip`: what a packed one is compared with.
+"""A float model of two towers in torch, for `Embedder`: what a packed one is compared with.
 
 It runs the operations of the family's own program on the source's float32 weights, so CLIP, SigLIP and open_clip's
 checkpoints are one thing here; that program against transformers' own model is what the families' tests compare.
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tercet.calibrate.forward import Buffers, run
 from tercet.errors import ModelError
 from tercet.families import SUPPORTED_TOWERS, towers
-from tercet.patches import patches
+from tercet.modules.ops import Buffers, run
 from tercet.program import Program, Towers
-from tercet.runtime.clip import Clip
-from tercet.runtime.labels import Labels
-from tercet.runtime.pictures import Preprocessor
+from tercet.program.patches import patches
+from tercet.runtime.pictures.captions import CaptionTokenizer
+from tercet.runtime.pictures.embedder import Embedder
+from tercet.runtime.pictures.preprocess import Preprocessor
 from tercet.sources import Source
 
 __all__ = ["FloatEncoder", "open_float"]
@@ -53,7 +53,7 @@ class FloatEncoder:
         return np.asarray(buffers["embedding"][:, 0].numpy(), np.float32)
 
 
-def open_float(source: Source) -> Clip:
+def open_float(source: Source) -> Embedder:
     """The model of a source, reading pictures and texts as a folder packed from it does.
 
     Raises ModelError where it has not two towers, FormatError where it does not say how pictures are prepared.
@@ -63,5 +63,5 @@ def open_float(source: Source) -> Clip:
         known = ", ".join(SUPPORTED_TOWERS)
         raise ModelError(f"{source.name}: {kind} is no model of pictures and texts; supported are {known}")
     encoder = FloatEncoder(towers(source.config), source.tensors())
-    labels = Labels.open(source.folder, encoder.context)
-    return Clip(encoder, Preprocessor.from_config(source.preprocessor()), labels, source.name, source.fingerprint)
+    labels = CaptionTokenizer.open(source.folder, encoder.context)
+    return Embedder(encoder, Preprocessor.from_config(source.preprocessor()), labels, source.name, source.fingerprint)

@@ -1,8 +1,8 @@
 """Memory and load time of a model, measured in a process of its own.
 
 In a process that already ran other models, freed memory is used again and the growth comes out too small. The rule is
-`tercet.runtime.memory`'s; torch models are measured by the same rule, KV cache included (transformers does not tell it
-apart).
+`tercet.runtime.residency`'s; torch models are measured by the same rule, KV cache included (transformers does not tell
+it apart).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _of_packed(folder: Path, threads: int | None) -> Footprint:
 
 def _of_source(name: str, threads: int | None) -> Footprint:
     from tercet import sources
-    from tercet.evaluate.float_model import FloatModel, set_threads
+    from tercet.evaluate.originals import FloatModel, set_threads
 
     set_threads(threads)
     source = sources.resolve(name)

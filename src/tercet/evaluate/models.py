@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.artifact import is_artifact
-from tercet.evaluate.quality import Logits
 from tercet.evaluate.speed import Stepper
+from tercet.evaluate.text import Logits
 from tercet.runtime import Engine, Tokenizer
 
 __all__ = ["EngineModel", "Measurable", "open_model"]
@@ -77,7 +77,7 @@ def _packed(folder: Path, threads: int | None) -> Measurable:
 
 def _source(name: str, threads: int | None) -> Measurable:
     from tercet import families, sources
-    from tercet.evaluate.float_model import FloatModel, set_threads
+    from tercet.evaluate.originals import FloatModel, set_threads
 
     set_threads(threads)
     source = sources.resolve(name)

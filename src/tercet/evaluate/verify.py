@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet import interpreter, kernels, reference
+from tercet import kernels
 from tercet.artifact import Artifact
-from tercet.evaluate.quality import quality
+from tercet.evaluate.text import quality
 from tercet.families import SUPPORTED_TOWERS
-from tercet.packing import PackedTensor, pack, unpack
-from tercet.patches import patches
-from tercet.program import Op, Program
+from tercet.packing import PackedTensor, pack, reference, unpack
+from tercet.program import Op, Program, interpreter
+from tercet.program.patches import patches
 from tercet.runtime import Engine
-from tercet.runtime.towers import Encoder
+from tercet.runtime.pictures.encoder import Encoder
 from tercet.tensor import IntTensor, TernaryTensor
 
 __all__ = ["Verification", "verify"]

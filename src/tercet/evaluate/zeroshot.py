@@ -3,7 +3,7 @@
     w_c = normalise(mean over templates of normalise(text(template with the class's name)))
     prediction = the classes by x . w_c, x the normalised embedding of the picture          (Radford et al. 2021)
 
-How a name goes into a template is said by `tercet.evaluate.datasets.sample.filled`.
+How a name goes into a template is said by `tercet.data.sets.sample.filled`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet.evaluate.datasets.sample import filled
-from tercet.runtime.clip import Clip, normalized
+from tercet.data.sets.sample import filled
+from tercet.runtime.pictures.embedder import Embedder, normalized
 
 __all__ = ["average_precision", "class_vectors", "mean_per_class", "rank_of_label"]
 
 CHUNK = 1024
 
 
-def class_vectors(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:
+def class_vectors(clip: Embedder, classes: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:
     """float32[classes, dim], of length 1."""
     prompts = [filled(template, name) for name in classes for template in templates]
     vectors = normalized(clip.texts(prompts)).reshape(len(classes), len(templates), -1)

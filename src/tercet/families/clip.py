@@ -4,8 +4,8 @@ Where the end of the text is, transformers decides by eos_token_id: at the first
 configs hold by mistake, means the largest id of the text, as OpenAI's own code has it.
 
 open_clip has CLIPs that transformers has not. They are said by words of ours, absent in transformers' configs (see
-`tercet.sources.open_clip`): text_config.causal, text_config.pool "end", "first" or "last", text_config.projection_bias,
-and logit_bias.
+`tercet.sources.open_clip.config`): text_config.causal, text_config.pool "end", "first" or "last",
+text_config.projection_bias, and logit_bias.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from tercet.families.builder import Builder
 from tercet.families.rope import MAX_CONTEXT
 from tercet.families.settings import Settings
 from tercet.families.transforms import NONE, Transforms
-from tercet.hadamard import largest_block
 from tercet.program import Function, Program, Rope, Weight
+from tercet.program.hadamard import largest_block
 
 __all__ = ["ACTIVATIONS", "DecoderSpec", "Shape", "build", "read_shape"]
 

@@ -1,7 +1,7 @@
 """What a packed model's linears compute beside W x + b: config.json["model"]["tercet"], absent in every original.
 
-    rotate   x -> H x before each linear of a block, whose stored weight is W H (`tercet.hadamard`): true for blocks of
-             the largest power of two that divides the linear's width, or the columns of a block, such as 64
+    rotate   x -> H x before each linear of a block, whose stored weight is W H (`tercet.program.hadamard`): true for
+             blocks of the largest power of two that divides the linear's width, or the columns of a block, such as 64
     clip     y -> min(max(y, -limit), limit) after each, its bias added: the layer of Crulis et al.
     blocks   [first, end): the transformer blocks that have them; all by default
 

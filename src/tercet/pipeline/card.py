@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet import fsio
-from tercet.pipeline.texts import Text
+from tercet.data.texts import Text
 from tercet.recipe import Recipe
 
 __all__ = ["append", "card"]

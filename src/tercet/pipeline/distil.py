@@ -19,16 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tercet import sources
+from tercet import data, sources
 from tercet.calibrate import Quantized
-from tercet.calibrate.precision import uses_bfloat16
+from tercet.data import spread, windows
+from tercet.data.texts import choose
 from tercet.errors import RecipeError
-from tercet.evaluate import quality, spread, windows
-from tercet.evaluate.float_model import FloatModel
-from tercet.pipeline.measure import Progress
+from tercet.evaluate import quality
+from tercet.evaluate.originals import FloatModel
+from tercet.modules.precision import uses_bfloat16
 from tercet.pipeline.student import build_student, vectors
-from tercet.pipeline.texts import choose
 from tercet.program import Program
+from tercet.progress import Progress
 from tercet.quantizers import freeze
 from tercet.recipe import Distil, Planned, Recipe, Train
 from tercet.runtime import Tokenizer
@@ -160,7 +161,7 @@ def _windows(source: sources.Source, program: Program, settings: Distil, how: Tr
 
 
 def _validation(source: sources.Source, context: int) -> NDArray[np.int64] | None:
-    content = sources.default_text("validation")
+    content = data.default_text("validation")
     if content is None:
         return None
     tokenizer = Tokenizer.open(source.folder)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from tercet import artifact, sources
 from tercet.calibrate import Quantized
+from tercet.data.texts import Text
 from tercet.errors import TercetError
 from tercet.pipeline.card import card
-from tercet.pipeline.clips import clipped
 from tercet.pipeline.convert import convert
-from tercet.pipeline.measure import Progress
-from tercet.pipeline.texts import Text
+from tercet.pipeline.output_clamp import clipped
 from tercet.program import Program
+from tercet.progress import Progress
 from tercet.recipe import Planned, Recipe
 
 __all__ = ["checked_target", "folder_mb", "write"]

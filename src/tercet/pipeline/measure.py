@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tercet.data import windows
+from tercet.data.texts import choose
 from tercet.errors import TercetError
-from tercet.evaluate import quality, windows
+from tercet.evaluate import quality
 from tercet.evaluate.models import open_model
-from tercet.pipeline.texts import choose
+from tercet.progress import Progress, silent
 
-__all__ = ["Progress", "evaluate", "silent"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total)."""
-
-
-def silent(_what: str, _done: int, _total: int) -> None:
-    """The `Progress` of a caller who wants none."""
+__all__ = ["evaluate"]
 
 
 def evaluate(

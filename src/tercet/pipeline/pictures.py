@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from tercet import fsio
 from tercet.artifact import is_artifact
+from tercet.data.sets import open_set
 from tercet.errors import FormatError, TercetError
-from tercet.evaluate.datasets import open_set
-from tercet.evaluate.picture_quality import as_dict, measure
 from tercet.evaluate.picture_rows import bars, check_bars
-from tercet.pipeline.measure import Progress
-from tercet.runtime.clip import BATCH, Clip, normalized
-from tercet.runtime.picture_files import SUFFIXES
+from tercet.evaluate.pictures import as_dict, measure
+from tercet.progress import Progress
+from tercet.runtime.pictures.embedder import BATCH, Embedder, normalized
+from tercet.runtime.pictures.files import SUFFIXES
 from tercet.search import Index, build, find
 from tercet.search.scan import scan
 from tercet.search.sheet import sheet
@@ -32,13 +32,13 @@ MAX_TEXTS = 1 << 30  # bytes of a file of texts
 OUTPUTS = (".npy", ".parquet")
 
 
-def open_towers(name: str | Path, *, threads: int | None = None) -> Clip:
+def open_towers(name: str | Path, *, threads: int | None = None) -> Embedder:
     """A packed folder opens in the engine; anything else is a source (`tercet.sources`) and opens in torch."""
     if is_artifact(Path(name)):
-        return Clip.open(name, threads=threads)
+        return Embedder.open(name, threads=threads)
     from tercet import sources
     from tercet.evaluate.float_clip import open_float
-    from tercet.evaluate.float_model import set_threads
+    from tercet.evaluate.originals import set_threads
 
     set_threads(threads)
     return open_float(sources.resolve(str(name)))
@@ -58,7 +58,7 @@ def evaluate_pictures(
     """Measures a model, and the one it was made of, on sets of pictures.
 
     Args:
-        datasets: names or paths, as `tercet.evaluate.datasets.open_set` takes them.
+        datasets: names or paths, as `tercet.data.sets.open_set` takes them.
         original: the model it is compared with.
         limit: the first so many pictures of each only.
         linear: a linear probe too, where there are training pictures.
@@ -141,7 +141,7 @@ def embed(
 Rows = tuple[list[str], NDArray[np.float32], list[tuple[str, str]]]
 
 
-def _pictures(clip: Clip, folder: Path, batch: int, threads: int | None, progress: Progress | None) -> Rows:
+def _pictures(clip: Embedder, folder: Path, batch: int, threads: int | None, progress: Progress | None) -> Rows:
     found = scan(folder)
     paths = list(found.files)
     names: list[str] = []
@@ -156,7 +156,7 @@ def _pictures(clip: Clip, folder: Path, batch: int, threads: int | None, progres
     return names, np.concatenate(vectors) if vectors else np.zeros((0, clip.encoder.dim), np.float32), refused
 
 
-def _texts(clip: Clip, path: Path, batch: int, progress: Progress | None) -> Rows:
+def _texts(clip: Embedder, path: Path, batch: int, progress: Progress | None) -> Rows:
     try:
         if path.stat().st_size > MAX_TEXTS:
             raise FormatError(f"{path}: more than {MAX_TEXTS >> 30} GB of texts; split it")

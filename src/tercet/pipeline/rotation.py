@@ -1,4 +1,4 @@
-"""A source whose linears read rotated inputs (`rotate: true` in a recipe; `tercet.hadamard`).
+"""A source whose linears read rotated inputs (`rotate: true` in a recipe; `tercet.program.hadamard`).
 
 What is calibrated, trained and stored of a linear is W H, and H x is computed before it: the same model, whose matrices
 and activations have fewer outliers to round. Everything else in the pipeline takes it for any other source; config.json
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tercet import families
-from tercet.calibrate.rotation import rotate
-from tercet.hadamard import rotated
+from tercet.modules.rotation import rotate
+from tercet.program.hadamard import rotated
 from tercet.sources import Source
 
 __all__ = ["RotatedSource", "rotated_source"]

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from tercet import families, sources
+from tercet.data.texts import choose, refuse_unreadable
 from tercet.errors import RecipeError
 from tercet.evaluate.rows import Row, markdown
+from tercet.pipeline.against_original import compare_with_original, protocol
 from tercet.pipeline.card import append
-from tercet.pipeline.clips import clipped
-from tercet.pipeline.compare import compare_with_original, protocol
 from tercet.pipeline.distil import Watch, distil
 from tercet.pipeline.folder import checked_target, folder_mb, write
-from tercet.pipeline.measure import Progress, silent
+from tercet.pipeline.output_clamp import clipped
 from tercet.pipeline.rotation import rotated_source
 from tercet.pipeline.start import begin
-from tercet.pipeline.texts import choose, refuse_unreadable
+from tercet.progress import Progress, silent
 from tercet.recipe import ClipDistil, Distil, Recipe
 from tercet.sources.cache import cache_dir
 from tercet.train.processes import Processes

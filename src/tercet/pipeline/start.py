@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from tercet import sources
 from tercet.calibrate import Quantized, calibrate, rounded
-from tercet.evaluate import windows
-from tercet.evaluate.float_model import set_threads
-from tercet.pipeline.measure import Progress
-from tercet.pipeline.texts import Text, choose
+from tercet.data import windows
+from tercet.data.texts import Text, choose
+from tercet.evaluate.originals import set_threads
 from tercet.program import Program
+from tercet.progress import Progress
 from tercet.quantizers import LearnedConfig
 from tercet.recipe import Calibrate, Planned, Recipe
 from tercet.runtime import Tokenizer

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tercet.calibrate import Quantized, dequantized
+from tercet.modules.activations import quantize_activations
 from tercet.program import Program
 from tercet.quantizers import quantize_
 from tercet.recipe import Activations, Planned
 from tercet.tensor import TernaryTensor
-from tercet.train.activations import quantize_activations
 
 __all__ = ["build_student", "vectors"]
 

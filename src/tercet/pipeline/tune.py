@@ -20,19 +20,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet import artifact, families, sources
+from tercet import artifact, data, families, sources
 from tercet.artifact import Artifact
 from tercet.calibrate import Quantized, dequantized
+from tercet.data import spread, windows
+from tercet.data.texts import Text, choose
 from tercet.errors import TercetError
-from tercet.evaluate import quality, spread, windows
-from tercet.evaluate.float_model import FloatModel, set_threads
+from tercet.evaluate import quality
 from tercet.evaluate.models import open_model
+from tercet.evaluate.originals import FloatModel, set_threads
 from tercet.packing import PackedTensor, pack, unpack
 from tercet.pipeline.distil import Watch
 from tercet.pipeline.folder import checked_target
 from tercet.pipeline.rotation import rotated_source
 from tercet.pipeline.student import build_student, vectors
-from tercet.pipeline.texts import Text, choose
 from tercet.quantizers import LearnedConfig, freeze
 from tercet.recipe import Planned, Train
 from tercet.sources.cache import cache_dir
@@ -166,7 +167,7 @@ def _split(cut: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def _general(engine: Any, context: int) -> NDArray[np.int64] | None:
-    content = sources.default_text("validation")
+    content = data.default_text("validation")
     return None if content is None else windows(engine.encode(content), context, prefix=engine.prefix())
 
 

@@ -33,7 +33,8 @@ class Recipe(Settings, frozen=True):
         rules: the first that matches a matrix decides what it becomes.
         group_size: input columns that share a scale, wherever a quantizer does not say it itself: 128, 64, 32, "row",
             or "auto": the largest of these that divides every width it is for.
-        rotate: whether inputs of the blocks' linears are rotated (`tercet.hadamard`), and their weights to match.
+        rotate: whether inputs of the blocks' linears are rotated (`tercet.program.hadamard`), and their weights to
+            match.
         format: how ternary codes are stored where a rule does not say it. Binary ones are stored as b1.
         calibrate: None for plain rounding.
         distil, train: what the calibrated (or rounded) model learns, and how; both or neither. `distil` with

@@ -1,12 +1,12 @@
 """Running a packed model: ids to logits, text to text. Imports no torch."""
 
-from tercet.runtime.batch import Batch
-from tercet.runtime.chat import render
-from tercet.runtime.engine import Engine, Sequence
-from tercet.runtime.generation import Generation
-from tercet.runtime.memory import Memory, measure
-from tercet.runtime.sampling import Sampling
-from tercet.runtime.tokenizer import StreamDecoder, Tokenizer
+from tercet.runtime.residency import Memory, measure
+from tercet.runtime.text.batch import Batch
+from tercet.runtime.text.chat import render
+from tercet.runtime.text.engine import Engine, Sequence
+from tercet.runtime.text.generation import Generation
+from tercet.runtime.text.sampling import Sampling
+from tercet.runtime.text.tokenizer import StreamDecoder, Tokenizer
 
 __all__ = [
     "Batch",

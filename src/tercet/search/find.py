@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import FormatError, ModelError, TercetError
-from tercet.runtime.clip import Clip, normalized
-from tercet.runtime.picture_files import open_picture
+from tercet.runtime.pictures.embedder import Embedder, normalized
+from tercet.runtime.pictures.files import open_picture
 from tercet.search.store import Index
 
 __all__ = ["Hit", "find"]
@@ -39,7 +39,7 @@ class Hit:
         return asdict(self)
 
 
-def find(index: Index, clip: Clip, query: str | Path, count: int = 10) -> list[Hit]:
+def find(index: Index, clip: Embedder, query: str | Path, count: int = 10) -> list[Hit]:
     """The `count` nearest, best first; of equal ones, by path.
 
     Args:

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from tercet.artifact import open_regular
 from tercet.errors import FormatError, ModelError, StorageError
-from tercet.runtime.clip import BATCH, Clip, normalized
-from tercet.runtime.picture_files import MAX_FILE, pillow
+from tercet.runtime.pictures.embedder import BATCH, Embedder, normalized
+from tercet.runtime.pictures.files import MAX_FILE, pillow
 from tercet.search.scan import Found, scan
 from tercet.search.store import ABOUT, Entry, Index
 
@@ -67,7 +67,7 @@ class Report:
 
 def build(
     folder: str | Path,
-    clip: Clip,
+    clip: Embedder,
     place: str | Path,
     *,
     batch: int = BATCH,
@@ -111,7 +111,7 @@ def _alone(place: Path) -> Iterator[None]:
 def _update(
     index: Index,
     folder: Path,
-    clip: Clip,
+    clip: Embedder,
     report: Report,
     batch: int,
     workers: int | None,
@@ -138,7 +138,7 @@ def _out_of_sight(path: str, found: Found) -> bool:
     return path in found.unread or any(str(parent) in found.unread for parent in PurePosixPath(path).parents)
 
 
-def _opened(place: Path, clip: Clip, home: str) -> Index:
+def _opened(place: Path, clip: Embedder, home: str) -> Index:
     index = Index.open(place)
     if index.about["fingerprint"] != clip.fingerprint:
         raise ModelError(f"{place}: made by another model ({index.about['model']}); give that one, or another -o")
@@ -170,7 +170,7 @@ def _changed(index: Index, folder: Path, found: dict[str, os.stat_result], repor
 def _embed(
     index: Index,
     folder: Path,
-    clip: Clip,
+    clip: Embedder,
     waiting: list[str],
     gone: list[str],
     report: Report,

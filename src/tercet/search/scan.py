@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tercet.errors import FormatError
-from tercet.runtime.picture_files import SUFFIXES
+from tercet.runtime.pictures.files import SUFFIXES
 
 __all__ = ["Found", "scan"]
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tercet.errors import FormatError
-from tercet.runtime.picture_files import open_picture
-from tercet.runtime.pictures import on_white
+from tercet.runtime.pictures.files import open_picture
+from tercet.runtime.pictures.preprocess import on_white
 from tercet.search.find import Hit
 
 __all__ = ["sheet"]

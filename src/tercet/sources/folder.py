@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from tercet.artifact import strict_json
 from tercet.errors import FormatError, ModelError
 from tercet.families import SUPPORTED_TOWERS, towers
-from tercet.sources import open_clip
-from tercet.sources.open_clip_names import renamed
+from tercet.sources.open_clip import config as open_clip
+from tercet.sources.open_clip.names import renamed
 from tercet.sources.tensors import Tensors
 from tercet.sources.towers import views
 
@@ -90,7 +90,7 @@ class Source:
         return files
 
     def preprocessor(self) -> dict[str, Any]:
-        """How pictures are prepared, as `tercet.runtime.pictures` reads it.
+        """How pictures are prepared, as `tercet.runtime.pictures.preprocess` reads it.
 
         Raises FormatError where the folder does not say, ModelError where it says what open_clip does not know.
         """

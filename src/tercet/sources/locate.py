@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import FormatError, ModelError
-from tercet.sources import cache, gguf_convert
+from tercet.sources import cache
 from tercet.sources.folder import Source, from_folder, sha256
-from tercet.sources.gguf_reader import GGUFFile
+from tercet.sources.gguf import convert
+from tercet.sources.gguf.reader import GGUFFile
 
 __all__ = ["resolve"]
 
@@ -65,7 +66,7 @@ def _from_gguf(path: Path, name: str, origin: dict[str, Any]) -> Source:
 
     def make(folder: Path) -> None:
         with GGUFFile(path) as gguf:
-            gguf_convert.write(gguf_convert.plan(gguf), folder, _progress(path.name))
+            convert.write(convert.plan(gguf), folder, _progress(path.name))
 
     folder = cache.entry("models", f"{digest[:32]}-{CONVERTER}", make)
     return from_folder(folder, name, {**origin, "file": path.name, "sha256": digest}, digest)

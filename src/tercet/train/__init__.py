@@ -5,14 +5,14 @@ windows of tokens into a folder of checkpoints and a journal; `curves` draws the
 adapters and merges them.
 """
 
-from tercet.train.clip import ClipTask
+from tercet.modules.module import TowersModule
 from tercet.train.curves import curves
 from tercet.train.journal import read_journal
 from tercet.train.loop import Evaluation, Record, Result, train
 from tercet.train.lora import add_lora, fine_tune, merge_lora
 from tercet.train.state import load_weights
-from tercet.train.task import Task
-from tercet.train.towers import TowersModule
+from tercet.train.tasks.pair import ClipTask
+from tercet.train.tasks.text import Task
 
 __all__ = [
     "ClipTask",

@@ -22,8 +22,8 @@ from pydantic import BaseModel
 from torch import nn
 
 import tercet
-from tercet.calibrate.precision import uses_bfloat16
 from tercet.errors import TrainError
+from tercet.modules.precision import uses_bfloat16
 from tercet.recipe.settings import Train
 from tercet.train.processes import Processes
 

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from tercet.calibrate.precision import uses_bfloat16
 from tercet.errors import TrainError
+from tercet.modules.precision import uses_bfloat16
 from tercet.quantizers import quantized
 from tercet.recipe.settings import Train
 from tercet.train.checkpoint import Checkpoint, Checkpoints

@@ -29,7 +29,7 @@ from tercet.errors import TrainError
 from tercet.quantizers import Quantizer
 from tercet.recipe import Distil, Train
 from tercet.train.loop import Evaluation, Record, Result, Resume, train
-from tercet.train.task import Task
+from tercet.train.tasks.text import Task
 
 __all__ = ["add_lora", "fine_tune", "merge_lora"]
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tercet.calibrate import Quantized
+from tercet.data.pairs import ClipData
 from tercet.errors import RecipeError, TrainError
-from tercet.pipeline.clip.data import ClipData
 from tercet.pipeline.clip.student import build_student, vectors
 from tercet.pipeline.distil import Watch
-from tercet.pipeline.measure import Progress
 from tercet.program import Towers
+from tercet.progress import Progress
 from tercet.quantizers import freeze
 from tercet.recipe import ClipDistil, Planned, Recipe
 from tercet.tensor import TernaryTensor

@@ -14,11 +14,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.data.pairs import LARGE, Captioned, Reader
+from tercet.data.sets.sample import filled
 from tercet.errors import FormatError
-from tercet.evaluate.datasets.sample import filled
 from tercet.evaluate.retrieval import Captions, caption_table
 from tercet.evaluate.zeroshot import rank_of_label
-from tercet.pipeline.clip.data import LARGE, Captioned, Reader
 
 __all__ = ["Exam", "examine", "prepare"]
 

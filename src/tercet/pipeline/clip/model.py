@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet import families, sources
-from tercet.pipeline.clip.data import Reader
+from tercet.data.pairs import Reader
 from tercet.program import Towers
-from tercet.runtime.labels import Labels
-from tercet.runtime.pictures import Preprocessor
+from tercet.runtime.pictures.captions import CaptionTokenizer
+from tercet.runtime.pictures.preprocess import Preprocessor
 
 __all__ = ["ClipModel"]
 
@@ -32,7 +32,7 @@ class ClipModel:
 
     def reader(self) -> Reader:
         """As the packed folder will read: by the files that go into it."""
-        labels = Labels.open(self.source.folder, self.towers.text.context)
+        labels = CaptionTokenizer.open(self.source.folder, self.towers.text.context)
         return Reader(self.towers, Preprocessor.from_config(self.source.preprocessor()), labels)
 
     def files(self) -> dict[str, bytes]:

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from tercet.evaluate.contents import contents
-from tercet.patches import patches
 from tercet.pipeline.clip.distil import Validation
 from tercet.pipeline.clip.exam import Exam, examine
 from tercet.pipeline.clip.model import ClipModel
-from tercet.runtime.towers import Encoder
+from tercet.program.patches import patches
+from tercet.runtime.pictures.encoder import Encoder
 from tercet.train import TowersModule
 
 __all__ = ["ClipRow", "examined", "markdown", "original", "table", "validation"]

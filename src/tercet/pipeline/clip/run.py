@@ -16,10 +16,10 @@ from typing import Any
 
 from tercet import artifact
 from tercet.calibrate import Quantized
+from tercet.data.pairs import Captioned, ClipData, gather
 from tercet.errors import RecipeError, TercetError
-from tercet.evaluate.float_model import set_threads
+from tercet.evaluate.originals import set_threads
 from tercet.pipeline.card import append
-from tercet.pipeline.clip.data import Captioned, ClipData, gather
 from tercet.pipeline.clip.distil import Validation, distil
 from tercet.pipeline.clip.exam import prepare
 from tercet.pipeline.clip.model import ClipModel
@@ -29,7 +29,7 @@ from tercet.pipeline.clip.student import check
 from tercet.pipeline.convert import convert
 from tercet.pipeline.distil import Watch
 from tercet.pipeline.folder import checked_target
-from tercet.pipeline.measure import Progress, silent
+from tercet.progress import Progress, silent
 from tercet.recipe import Planned, Recipe
 from tercet.sources.cache import cache_dir
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.calibrate import Quantized, calibrate, rounded
-from tercet.pipeline.clip.data import ClipData
-from tercet.pipeline.measure import Progress
+from tercet.data.pairs import ClipData
 from tercet.pipeline.start import starting_plan
 from tercet.program import Towers
+from tercet.progress import Progress
 from tercet.recipe import Calibrate, Planned, Recipe
 from tercet.sources.cache import cache_dir
 

@@ -1,0 +1,6 @@
+"""Methods compared: `compare_methods` makes and measures a list of `Entry` on one source, into one table."""
+
+from tercet.compare.entry import Entry
+from tercet.compare.run import compare_methods
+
+__all__ = ["Entry", "compare_methods"]

@@ -1,0 +1,75 @@
+"""Which text a model is calibrated and measured on, and the record of that choice."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tercet import data, sources
+from tercet.errors import TercetError
+from tercet.runtime import Tokenizer
+
+__all__ = ["Split", "Text", "choose", "refuse_unreadable"]
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text and where it came from; `name` fits into a sentence."""
+
+    content: str
+    name: str
+    sha256: str
+
+    @property
+    def origin(self) -> dict[str, str]:
+        return {"name": self.name, "sha256": self.sha256}
+
+
+def choose(
+    wanted: str | Path, split: Split, source: sources.Source | None = None, tokens: int = 0, seed: int = 0
+) -> Text:
+    """The text that is wanted.
+
+    Args:
+        wanted: a UTF-8 text file; "default": the default text where it is to be had, else as "generated"; "generated":
+            what the model itself writes.
+        split: part of the default text.
+        source: the model that would write; None where there is none.
+        tokens, seed: how much it would write, and from where.
+
+    Raises TercetError where there is no such text.
+    """
+    if wanted == "default":
+        content = data.default_text(split)
+        if content is not None:
+            return _named(content, f"the default text ({split})")
+    elif wanted != "generated":
+        return _named(_read(Path(wanted)), Path(wanted).name)
+    if source is None:
+        raise TercetError("the default text cannot be had; give a text file")
+    written = data.generated_text(source.model(), Tokenizer.open(source.folder), tokens, seed)
+    return _named(written, f"text the model wrote itself (seed {seed})")
+
+
+def refuse_unreadable(*wanted: str | Path | None) -> None:
+    """Raises what `choose` would raise for a file, before the work that comes first."""
+    for text in wanted:
+        if text not in (None, "default", "generated"):
+            _read(Path(text))
+
+
+def _named(content: str, name: str) -> Text:
+    return Text(content, name, hashlib.sha256(content.encode()).hexdigest())
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TercetError(f"{file}: cannot be read ({error.strerror}); name another file") from error
+    except UnicodeDecodeError as error:
+        raise TercetError(f"{file}: is not UTF-8 text ({error.reason} at byte {error.start})") from error

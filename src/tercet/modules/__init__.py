@@ -1,0 +1,1 @@
+"""Programs in torch: their operations, and modules that can be trained."""

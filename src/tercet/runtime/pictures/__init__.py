@@ -1,0 +1,1 @@
+"""Image-text models at run time: pictures and captions in, embeddings out."""

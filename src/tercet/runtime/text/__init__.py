@@ -1,0 +1,1 @@
+"""Language models at run time: tokens in, tokens out."""

@@ -1,0 +1,1 @@
+"""open_clip checkpoints as sources: their weights under the names of transformers."""

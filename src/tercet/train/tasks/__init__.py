@@ -1,0 +1,1 @@
+"""Student, teacher and losses as one module, one file for each medium."""

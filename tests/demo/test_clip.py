@@ -1,0 +1,50 @@
+"""The demo of pictures on a tiny model and coloured squares: its keys, its files, and that it goes on."""
+
+from pathlib import Path
+
+import pytest
+
+import tiny_clip
+from tercet.demo.clip import demo_clip
+from tercet.recipe import Recipe
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
+
+
+def short(name: str) -> Recipe:
+    fields = Recipe.load(name).model_dump(mode="json")
+    fields["train"] |= {"steps": 3, "batch": 8, "precision": "float32"}
+    fields["calibrate"] |= {"tokens": 256}
+    return Recipe.parse(fields)
+
+
+def test_table_grid_and_a_second_call(tmp_path: Path) -> None:
+    from PIL import Image
+
+    def run() -> dict[str, object]:
+        return demo_clip(
+            tmp_path / "out",
+            source=str(tiny_clip.folder(tmp_path / "clip")),
+            pictures=[tiny_clip.Coloured(24)],
+            tested=[tiny_clip.Coloured(12, seed=1)],
+            recipes={"q_ffn": short("clip-q-ffn"), "q_all": short("clip-q-all")},
+            searched={"colours": ("a photo of the red", "blue")},
+            threads=1,
+        )
+
+    result = run()
+    assert {"float", "q_ffn", "q_all", "rounded"} <= result.keys()
+    for name in ("float", "q_ffn", "q_all"):
+        assert set(result[name]) == {"zeroshot_top1", "ternary_share", "zero_share", "file_mb"}
+    assert result["float"]["ternary_share"] == 0
+    assert 0 < result["q_ffn"]["ternary_share"] < result["q_all"]["ternary_share"] < 1
+    assert result["q_all"]["file_mb"] < result["float"]["file_mb"]
+    assert [row["name"] for row in result["rows"]] == ["original", "original, trained on", "rounded", "q_ffn", "q_all"]
+    with Image.open(result["search"]) as picture:
+        assert picture.size[1] > 2 * 72
+    again = run()
+    assert not again["seconds_to_make"]
+    assert again["rows"] == result["rows"]
