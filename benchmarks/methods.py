@@ -31,7 +31,7 @@ SOURCE = "smollm2"
 def entries(steps: int | None = None) -> list[Entry]:
     _, data = read(ROWS)
     base = Recipe.load(data["base"]).model_dump(mode="json")
-    blocks = len(families.program(sources.resolve(SOURCE).config).blocks)
+    blocks = len(families.model(sources.resolve(SOURCE).config).text.blocks)
     common = merged(base, data["common"])
     if steps:
         common["train"]["steps"] = steps

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tercet import data, families, sources
+from tercet import data, sources
 from tercet.data import spread, windows
 from tercet.demo.text import EVALUATE
 from tercet.evaluate import compare
@@ -45,7 +45,7 @@ def recipe(quantizer: str, calibrate: Calibrate | None) -> Recipe:
 
 def kmeans_errors(source: sources.Source) -> list[float]:
     """Mean relative error after 0, 1, ... iterations, a scale for each row."""
-    names = [name for block in families.program(source.config).blocks[::EVERY] for name in block]
+    names = [name for block in source.model.text.blocks[::EVERY] for name in block]
     tensors = source.tensors()
     histories = [kmeans_history(torch.from_numpy(np.array(tensors[name]))) for name in names]
     return np.array(histories)[:, :, 1].mean(0).tolist()  # type: ignore[no-any-return]
@@ -68,7 +68,7 @@ def main() -> None:
     text = data.default_text("test")
     assert text is not None, "the default text cannot be had"
     cut = spread(windows(Tokenizer.open(source.folder).encode(text), EVALUATE.context), EVALUATE.tokens)
-    original = FloatModel(source.model())
+    original = FloatModel(source.pretrained())
     engines = {name: EngineModel(Engine.open(folder)) for name, folder in folders.items()}
     found = compare({"original": original, **engines}, cut, original)
     bits: dict[str, Any] = {name: contents(folder) for name, folder in folders.items()}

@@ -28,7 +28,7 @@ from speed.turns import Failed, Worker, median, quartiles, rounds
 from tercet import artifact, families
 from tercet.evaluate.machine import machine
 from tercet.packing import pack, unpack
-from tercet.program import Towers, Weight
+from tercet.program import Model, Weight
 from tercet.sources.cache import cache_dir
 from tercet.tensor import IntTensor, TernaryTensor
 
@@ -85,7 +85,7 @@ def prepare(patch: int) -> Path:
     if (folder / "done").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    towers, rng = families.towers(config(patch)), np.random.default_rng(patch)
+    towers, rng = families.model(config(patch)), np.random.default_rng(patch)
     made = {name: tensor(name, weight, rng) for name, weight in towers.weights.items()}
     made[towers.scale] = np.array([4.6], np.float32)
     for form in (form for form in FORMATS if not artifact.is_artifact(folder / form)):
@@ -97,7 +97,7 @@ def prepare(patch: int) -> Path:
     return folder
 
 
-def export(folder: Path, towers: Towers, made: dict[str, Any], settings: dict[str, Any]) -> None:
+def export(folder: Path, towers: Model, made: dict[str, Any], settings: dict[str, Any]) -> None:
     """The image tower in float32 for torch and as ONNX, and that quantized."""
     import torch
     from onnxruntime import quantization
@@ -194,7 +194,7 @@ def size(path: Path) -> float:
 
 def both_towers(patch: int) -> dict[str, float]:
     """The whole model's float32 bytes over a folder's, everything counted."""
-    weights = families.towers(config(patch)).weights.values()
+    weights = families.model(config(patch)).weights.values()
     total = 4 * sum(int(np.prod(weight.shape)) for weight in weights) / 1e6
     return {"float32_mb": total, **{form: total / size(CACHE / f"b{patch}" / form) for form in FORMATS}}
 

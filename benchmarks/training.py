@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tercet import data, families, sources
+from tercet import data, sources
 from tercet.calibrate import calibrate, rounded
 from tercet.data import windows
 from tercet.evaluate.machine import machine
@@ -42,14 +42,14 @@ RECIPE = "smollm2-quick"
 
 
 def student(source: sources.Source, activations: Activations) -> torch.nn.Module:
-    plan = Recipe.load(RECIPE).plan(families.program(source.config))
+    plan = Recipe.load(RECIPE).plan(source.model.text)
     tensors = source.tensors()
     start = {name: rounded(np.array(tensors[name]), planned) for name, planned in plan.items()}
-    return build_student(source.model(), plan, start, activations, CONTEXT)
+    return build_student(source.pretrained(), plan, start, activations, CONTEXT)
 
 
 def plain(source: sources.Source) -> torch.nn.Module:
-    model = source.model()
+    model = source.pretrained()
     model.set_attn_implementation("eager")
     model.get_input_embeddings().weight.requires_grad_(False)
     return model
@@ -104,7 +104,7 @@ def stage(name: str, source: sources.Source) -> None:
     cut = tokens(source)
     if name == "blockwise":
         recipe = Recipe.load(RECIPE)
-        program = families.program(source.config)
+        program = source.model.text
         assert recipe.calibrate is not None
         settings = recipe.calibrate.model_copy(update={"reconstruct": Reconstruct(epochs=1)})
         context = windows(cut.reshape(-1), settings.context, settings.tokens)
@@ -118,7 +118,7 @@ def stage(name: str, source: sources.Source) -> None:
         except StopIteration:
             return
     model = plain(source) if name == "plain" else student(source, "a8")
-    run = Stepper(model, source.model() if name == "distil" else None)
+    run = Stepper(model, source.pretrained() if name == "distil" else None)
     for index in range(3):
         run(torch.from_numpy(cut[2 * index : 2 * index + 2]))
 

@@ -43,7 +43,7 @@ def truncated(source: sources.Source, folder: Path, blocks: int) -> Path:
 
 def dequantized(source: sources.Source, folder: Path) -> torch.nn.Module:
     """The source's torch model with the weights of a packed folder."""
-    model = source.model()
+    model = source.pretrained()
     state = {}
     for name, tensor in Artifact.open(folder).tensors.items():
         loose = unpack(tensor) if isinstance(tensor, PackedTensor) else tensor

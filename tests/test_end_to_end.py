@@ -56,7 +56,7 @@ def test_calibration_saves_most_of_what_rounding_destroys(
     source: sources.Source, folders: dict[str, Path], held_out: np.ndarray
 ) -> None:
     models = {name: EngineModel(Engine.open(folder)) for name, folder in folders.items()}
-    got = compare(models, held_out, FloatModel(source.model()))
+    got = compare(models, held_out, FloatModel(source.pretrained()))
     assert got["w1.58"].kl < 0.5 * got["w1.58-rounded"].kl
     assert got["w1.58"].top1_agreement > got["w1.58-rounded"].top1_agreement
     assert got["distilled"].kl < 0.95 * got["w1.58"].kl

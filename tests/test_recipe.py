@@ -140,7 +140,7 @@ Q_ALL_E = {"role": ["linear", "embedding"], "quantizer": {"name": "l2"}}
 
 
 def test_rules_reach_into_both_towers() -> None:
-    towers = families.towers({"model_type": "clip"})
+    towers = families.model({"model_type": "clip"})
     matrices = {name for name, weight in towers.weights.items() if weight.role != "vector"}
 
     def ternary(*rules: dict[str, Any]) -> float:
@@ -159,7 +159,7 @@ def test_rules_reach_into_both_towers() -> None:
 
 
 def test_a_patch_embedding_that_no_group_divides_does_not_decide_for_all() -> None:
-    towers = families.towers(VIT_L)
+    towers = families.model(VIT_L)
     planned = recipe(ANY).plan(towers)
     assert planned["vision_model.encoder.layers.0.mlp.fc1.weight"].group_size == 128
     assert planned["vision_model.embeddings.patch_embedding.weight"] == Planned(None, "int8", 588, "q8")

@@ -41,7 +41,7 @@ def held_out(source: sources.Source) -> np.ndarray:
 
 
 def test_perplexity(source: sources.Source, folder: Path, held_out: np.ndarray) -> None:
-    original = FloatModel(source.model())
+    original = FloatModel(source.pretrained())
     got = compare({"original": original, "packed": EngineModel(Engine.open(folder))}, held_out, original)
     assert got["packed"].perplexity <= 6.5 * got["original"].perplexity
 

@@ -11,7 +11,7 @@ import tiny
 import tiny_towers
 from tercet import families
 from tercet.packing import PackedTensor, pack, unpack
-from tercet.program import Program, Towers, Weight
+from tercet.program import Model, Program, Weight
 from tercet.tensor import IntTensor, TernaryTensor
 
 __all__ = ["floats", "model", "towers"]
@@ -22,16 +22,16 @@ Tensors = dict[str, PackedTensor | NDArray[np.float32]]
 def model(family: str = "llama", linear: str = "t2", group: int = 32, **overrides: Any) -> tuple[Program, Tensors]:
     """The program and its tensors: linears in `linear`, embedding and head int8; a shift on every second ternary."""
     _, config, state = tiny.model(family, **overrides)
-    program = families.program(config)
+    program = families.model(config).text
     return program, _packed(program.weights, state, linear, group)
 
 
 def towers(
     family: str = "clip", linear: str = "t2", group: int | None = None, **parts: Any
-) -> tuple[Towers, Tensors, dict[str, Any]]:
+) -> tuple[Model, Tensors, dict[str, Any]]:
     """Both towers, their tensors, the config: linears and patches in `linear`, a scale a row where `group` is None."""
     _, config, state = tiny_towers.model(family, **parts)
-    made = families.towers(config)
+    made = families.model(config)
     return made, _packed(made.weights, state, linear, group), config
 
 

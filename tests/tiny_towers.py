@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 import tiny
 from tercet import families
-from tercet.sources.towers import views
+from tercet.sources.views import views
 
 __all__ = ["END", "FAMILIES", "config", "draw", "model", "peak", "pixels", "reference", "save_folder", "texts"]
 
@@ -65,7 +65,7 @@ def model(
         for name, parameter in made.named_parameters():
             parameter.copy_(draw(name, parameter, generator))
     state = {name: value.numpy().copy() for name, value in made.state_dict().items()}
-    tensors = dict(views(families.towers(settings), state))
+    tensors = dict(views(families.model(settings), state))
     return made.eval(), settings, tensors
 
 

@@ -26,7 +26,7 @@ from tercet.calibrate import rounded
 from tercet.evaluate.contents import contents
 from tercet.evaluate.machine import machine
 from tercet.packing import pack
-from tercet.program import Towers
+from tercet.program import Model
 from tercet.recipe import Recipe
 
 RECIPES = ("clip-q-ffn", "clip-q-all", "clip-q-all-e")
@@ -51,7 +51,7 @@ MODELS = {"ViT-B/16": config(768, 12, 16, 512), "ViT-L/14": config(1024, 24, 14,
 class Random(Mapping[str, NDArray[np.float32]]):
     """Each tensor drawn when it is asked for: the same each time, and never all in memory."""
 
-    def __init__(self, towers: Towers) -> None:
+    def __init__(self, towers: Model) -> None:
         self.weights = towers.weights
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
@@ -76,7 +76,7 @@ def recipe(name: str, format: str) -> Recipe:
 
 def measured(model: Mapping[str, Any], name: str, format: str, folder: Path) -> dict[str, Any]:
     """Writes a folder, and says what is in it."""
-    towers = families.towers(model)
+    towers = families.model(model)
     tensors, chosen = Random(towers), recipe(name, format)
     plan = chosen.plan(towers)
     packed = {

@@ -27,7 +27,7 @@ FILES = {"tokenizer.json": b"{}", "preprocessor_config.json": b'{"do_resize": tr
 
 def tensors(config: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
-    for seed, (name, weight) in enumerate(families.towers(config).weights.items()):
+    for seed, (name, weight) in enumerate(families.model(config).weights.items()):
         if weight.role == "vector":
             made[name] = np.linspace(0.5, 1.5, weight.shape[0], dtype=np.float32)
         else:
@@ -46,7 +46,7 @@ def save(folder: Path, config: dict[str, Any], **changed: Any) -> Path:
 def test_both_towers_come_back(family: str, tmp_path: Path) -> None:
     config = CONFIGS[family]
     opened, expected = Artifact.open(save(tmp_path / "model", config), check=True), tensors(config)
-    weights = families.towers(opened.config["model"]).weights
+    weights = families.model(opened.config["model"]).weights
     assert weights.keys() == opened.tensors.keys()
     for name, weight in weights.items():
         assert tuple(opened.tensors[name].shape) == weight.shape

@@ -140,7 +140,7 @@ def test_zeros_stay_zeros() -> None:
 
 def test_a_whole_model() -> None:
     _, config, tensors = tiny.model("llama")
-    program = families.program(config)
+    program = families.model(config).text
     windows = np.stack([tiny.ids(64, seed=seed) for seed in range(32)])
     plan = Recipe.load("w1.58").plan(program)
     seen: list[tuple[int, int]] = []

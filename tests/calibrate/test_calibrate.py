@@ -19,7 +19,7 @@ SETTINGS = Calibrate(tokens=10240, context=64)
 
 def _case(family: str = "llama", recipe: str = "w1.58", **overrides: Any) -> tuple[Any, ...]:
     _, config, tensors = tiny.model(family, **overrides)
-    program = families.program(config)
+    program = families.model(config).text
     windows = np.stack([tiny.ids(64, seed=seed) for seed in range(160)])
     return program, tensors, Recipe.load(recipe).plan(program), windows
 

@@ -13,7 +13,7 @@ import torch
 
 import tiny
 from tercet import compare as comparison
-from tercet import families, fsio, sources
+from tercet import fsio, sources
 from tercet.calibrate import billm_dense, rounded
 from tercet.compare import Entry, compare_methods, row, workshop
 from tercet.compare.exam import Exam
@@ -159,7 +159,7 @@ def test_what_is_kept_in_more_bits_counts(
     monkeypatch.setattr(comparison.run, "plots", lambda *_: None)
     rules = [{"match": "model.layers.0.*", "keep": "float16"}, {"quantizer": "l2"}]
     first = compare_methods(source, [Entry("hybrid", recipe("l2", rules=rules))], tmp_path / "out")["rows"][0]
-    program = families.program(source.config)
+    program = source.model.text
     sizes = {name: np.prod(program.weights[name].shape) for name in program.linears}
     bits = sum(size * (16 if ".layers.0." in name else 2.5) for name, size in sizes.items()) / sum(sizes.values())
     assert first["bits_per_linear_weight"] == pytest.approx(bits)
@@ -197,7 +197,7 @@ def test_it_goes_on_where_it_was_stopped(
 
 def test_billm_counts_every_bit(source: sources.Source, tmp_path: Path) -> None:
     found = compare_methods(source, [BILLM], tmp_path / "out")["rows"][0]
-    program, tensors = families.program(source.config), source.tensors()
+    program, tensors = source.model.text, source.tensors()
     plan = BILLM.recipe.plan(program)
     assert BILLM.recipe.calibrate is not None
     cut, _ = start.calibration_windows(source, program, BILLM.recipe.calibrate, None)
@@ -208,7 +208,7 @@ def test_billm_counts_every_bit(source: sources.Source, tmp_path: Path) -> None:
     norms = sum(32 * tensors[name].size for name, weight in program.weights.items() if weight.role == "vector")
     whole = sum(dense.bits.values()) + kept + norms
     assert found["bits_per_weight"] == pytest.approx(whole / sum(tensors[name].size for name in program.weights))
-    model = source.model()
+    model = source.pretrained()
     state = {name: torch.from_numpy(values) for name, values in dense.weights.items()}
     model.load_state_dict(state, strict=False)
     with torch.no_grad():

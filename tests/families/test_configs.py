@@ -122,7 +122,7 @@ PUBLISHED: dict[str, tuple[int, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_parameter_counts(name: str) -> None:
     count, config = PUBLISHED[name]
-    program = families.program(config)
+    program = families.model(config).text
     assert sum(math.prod(weight.shape) for weight in program.weights.values()) == count
     assert program.context == config["max_position_embeddings"]
     check(program)
@@ -156,7 +156,7 @@ def check(program: Program) -> None:
 
 
 def test_blocks_name_their_linears_in_order_of_use() -> None:
-    program = families.program(tiny.config("llama"))
+    program = families.model(tiny.config("llama")).text
     names = [f"self_attn.{part}_proj" for part in "qkvo"] + [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
     assert program.blocks[1] == tuple(f"model.layers.1.{name}.weight" for name in names)
     assert next(iter(program.weights)) == "model.embed_tokens.weight"
@@ -208,7 +208,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("family", "changes", "message"), REFUSED)
 def test_refused_with_one_clear_line(family: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError) as caught:
-        families.program({**tiny.config(family), **changes})
+        families.model({**tiny.config(family), **changes})
     assert message in str(caught.value)
     assert str(caught.value).startswith("config.json")
     assert "\n" not in str(caught.value)
@@ -219,13 +219,13 @@ def test_a_missing_size_is_named(key: str) -> None:
     config = tiny.config("llama")
     del config[key]
     with pytest.raises(ModelError, match=f"config.json has no {key}"):
-        families.program(config)
+        families.model(config)
 
 
 @pytest.mark.parametrize("config", [None, [], "llama", 3, {}])
 def test_not_a_config_at_all(config: Any) -> None:
     with pytest.raises(ModelError):
-        families.program(config)
+        families.model(config)
 
 
 def test_families_and_interpreter_import_no_torch() -> None:
@@ -234,8 +234,9 @@ def test_families_and_interpreter_import_no_torch() -> None:
 
 
 def test_supported_names_every_family() -> None:
-    assert list(families.SUPPORTED) == list(tiny.FAMILIES)
-    assert all(families.SUPPORTED.values())
+    decoders = [name for name, family in families.FAMILIES.items() if family.architecture == "ForCausalLM"]
+    assert decoders == list(tiny.FAMILIES)
+    assert all(family.title for family in families.FAMILIES.values())
 
 
 CONFIGS = {
@@ -291,7 +292,7 @@ def test_mutated_configs_raise_only_model_errors(name: str, data: st.DataObject)
         else:
             del container[key]
     try:
-        check(families.program(config))
+        check(families.model(config).text)
     except ModelError as error:
         message = str(error)
         if "\n" in message or len(message) > 300:
@@ -306,7 +307,7 @@ def test_huge_sizes_allocate_little() -> None:
                 for value in (1 << 20, 1 << 29, 10**400):
                     config = {**tiny.config(family), key: value}
                     try:
-                        families.program(config)
+                        families.model(config)
                     except ModelError:
                         continue
         assert tracemalloc.get_traced_memory()[1] < 32e6

@@ -59,7 +59,7 @@ def ropes(make: Callable[[Program], tuple[Rope, ...]]) -> Switch:
 
 def plain(config: dict[str, Any], **changes: Any) -> Switch:
     """The frequencies of the same model with another config."""
-    return ropes(lambda _: families.program({**config, **changes}).ropes)
+    return ropes(lambda _: families.model({**config, **changes}).text.ropes)
 
 
 def other_head(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
@@ -169,7 +169,7 @@ def moved(family: str, overrides: dict[str, Any], switch: Switch) -> float:
     """How far the logits move, relative to the largest."""
     _, config, tensors = tiny.model(family, **overrides)
     ids = tiny.ids()
-    program = families.program(config)
+    program = families.model(config).text
     before = interpreter.logits(program, tensors, ids)
     after = interpreter.logits(*switch(program, tensors), ids)
     return float(np.abs(after - before).max() / np.abs(before).max())
@@ -186,5 +186,5 @@ def test_the_two_gelus_differ() -> None:
     assert moved("phi", {}, exact) > 1e-4
     made, config, tensors = tiny.model("phi")
     wanted = tiny.reference(made, tiny.ids())
-    found = interpreter.logits(families.program(config), tensors, tiny.ids())
+    found = interpreter.logits(families.model(config).text, tensors, tiny.ids())
     assert np.abs(found - wanted).max() / np.abs(wanted).max() < 1e-5

@@ -74,7 +74,7 @@ def test_logits_are_those_of_transformers(case: str) -> None:
     assert tiny.peak(made, ids) > 0.5  # uniform attention over a window would give 0.125
     assert len(ids) > 4 * tiny.WINDOW
 
-    program = families.program(config)
+    program = families.model(config).text
     assert set(program.weights) == set(tensors)
     assert {name: weight.shape for name, weight in program.weights.items()} == {n: t.shape for n, t in tensors.items()}
     error = np.abs(interpreter.logits(program, tensors, ids) - wanted).max() / np.abs(wanted).max()
@@ -86,5 +86,5 @@ def test_a_long_sequence_keeps_the_angles_exact() -> None:
     made, config, tensors = tiny.model("llama", max_position_embeddings=2048, head_dim=80)
     ids = tiny.ids(1100)
     wanted = tiny.reference(made, ids)[-50:]
-    found = interpreter.logits(families.program(config), tensors, ids)[-50:]
+    found = interpreter.logits(families.model(config).text, tensors, ids)[-50:]
     assert np.abs(found - wanted).max() / np.abs(wanted).max() < 1e-4

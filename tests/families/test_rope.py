@@ -58,7 +58,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def ours(**config: Any) -> tuple[Rope, int]:
-    program = families.program({**BASE, **config})
+    program = families.model({**BASE, **config}).text
     return program.ropes[0], program.context
 
 
@@ -121,7 +121,7 @@ def test_gemma3_in_the_older_spelling() -> None:
     old = {key: value for key, value in new.items() if key != "rope_parameters"}
     old |= {"rope_theta": 90000.0, "rope_local_base_freq": 7000.0}
     old |= {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}
-    pairs = zip(families.program(old).ropes, families.program(new).ropes, strict=True)
+    pairs = zip(families.model(old).text.ropes, families.model(new).text.ropes, strict=True)
     assert all(np.array_equal(a.inv_freq, b.inv_freq) for a, b in pairs)
     made = AutoConfig.for_model(**{**old, "rope_scaling": dict(old["rope_scaling"])})
     assert made.rope_parameters == new["rope_parameters"]  # and transformers reads it the same way
@@ -130,7 +130,7 @@ def test_gemma3_in_the_older_spelling() -> None:
 def test_gemma3_layers_by_pattern() -> None:
     config = tiny.config("gemma3_text", num_hidden_layers=7, layer_types=None)
     explicit = config.pop("layer_types")
-    program = families.program({**config, "sliding_window_pattern": 6})
+    program = families.model({**config, "sliding_window_pattern": 6}).text
     windows = [op.window for op in program.ops if op.kind == "attention"]
     assert windows == [tiny.WINDOW if kind == "sliding_attention" else 0 for kind in explicit]
     assert [op.rope for op in program.ops if op.kind == "rope"][::2] == [1, 1, 1, 1, 1, 0, 1]

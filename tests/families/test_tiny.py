@@ -41,9 +41,9 @@ def test_a_saved_folder_is_the_model(family: str, tmp_path: Path) -> None:
 def test_smollm2_is_what_transformers_computes() -> None:
     sources = pytest.importorskip("tercet.sources")
     source = sources.resolve("smollm2")
-    program, tensors = families.program(source.config), source.tensors()
+    program, tensors = source.model.text, source.tensors()
     assert set(program.weights) == set(tensors)
     ids = tiny.ids(32, program.vocab_size)
     found = interpreter.logits(program, {name: tensors[name] for name in program.weights}, ids)
-    wanted = tiny.reference(source.model(), ids)
+    wanted = tiny.reference(source.pretrained(), ids)
     assert np.abs(found - wanted).max() / np.abs(wanted).max() < 1e-4

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tiny_towers as tiny
 from tercet import families
 from tercet.errors import ModelError
-from tercet.program import Program, Towers
+from tercet.program import Model, Program
 
 LARGE = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
 PUBLISHED: dict[str, tuple[int, dict[str, Any]]] = {
@@ -54,19 +54,19 @@ PUBLISHED: dict[str, tuple[int, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_parameter_counts(name: str) -> None:
     count, config = PUBLISHED[name]
-    towers = families.towers(config)
+    towers = families.model(config)
     assert sum(math.prod(weight.shape) for weight in towers.weights.values()) == count
     check(towers)
 
 
-def check(towers: Towers) -> None:
+def check(towers: Model) -> None:
     """What every reader relies on."""
     for program in (towers.image, towers.text):
         check_program(program)
         check_program(families.narrowed(program))
     assert towers.image.widths["embedding"] == towers.text.widths["embedding"] == towers.dim
     assert not set(towers.image.weights) & set(towers.text.weights)
-    assert towers.image.context == (towers.image_size // towers.patch_size) ** 2
+    assert towers.image.context == (towers.pixels.size // towers.pixels.patch) ** 2
     assert towers.image.vocab_size == 0
 
 
@@ -143,16 +143,17 @@ def test_refused_with_one_clear_line(family: str, part: str, changes: dict[str, 
     config = tiny.config(family)
     (config[part] if part else config).update(changes)
     with pytest.raises(ModelError) as caught:
-        families.towers(config)
+        families.model(config)
     assert message in str(caught.value)
     assert str(caught.value).startswith("config.json")
     assert "\n" not in str(caught.value)
 
 
-def test_towers_are_no_decoders() -> None:
-    with pytest.raises(ModelError, match="clip is a model of pictures and texts, not of language; tercet embed"):
-        families.program(tiny.config("clip"))
-    assert list(families.SUPPORTED_TOWERS) == list(tiny.FAMILIES)
+def test_kinds_are_told_apart() -> None:
+    with pytest.raises(ModelError, match="clip is an image-text model, not one of language; tercet embed"):
+        families.model(tiny.config("clip")).expect("text")
+    pairs = [name for name, family in families.FAMILIES.items() if "vision_config" in family.configs]
+    assert pairs == list(tiny.FAMILIES)
 
 
 HOSTILE = st.one_of(
@@ -183,7 +184,7 @@ def test_mutated_configs_raise_only_model_errors(family: str, data: st.DataObjec
         else:
             del container[key]
     try:
-        check(families.towers(config))
+        check(families.model(config))
     except ModelError as error:
         message = str(error)
         if "\n" in message or len(message) > 300:
@@ -203,7 +204,7 @@ def test_huge_sizes_allocate_little() -> None:
                         config = copy.deepcopy(made)
                         config[part][key] = value
                         try:
-                            families.towers(config)
+                            families.model(config)
                         except ModelError:
                             continue
         assert tracemalloc.get_traced_memory()[1] < 32e6

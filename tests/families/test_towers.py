@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import tiny_towers as tiny
 from tercet import families
-from tercet.program import Op, Program, Towers, interpreter
+from tercet.program import Model, Op, Program, interpreter
 from tercet.program.patches import patches
 
 GELU = {"hidden_act": "gelu"}
@@ -32,9 +32,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def found(towers: Towers, tensors: dict[str, NDArray[np.float32]], seed: int = 0) -> tuple[Any, Any]:
+def found(towers: Model, tensors: dict[str, NDArray[np.float32]], seed: int = 0) -> tuple[Any, Any]:
     """Our embeddings of the same pictures and texts that `tiny.reference` is given."""
-    pictures = patches(tiny.pixels(size=towers.image_size, seed=seed), towers.patch_size)
+    pictures = patches(tiny.pixels(size=towers.pixels.size, seed=seed), towers.pixels.patch)
     texts = tiny.texts(length=towers.text.context, seed=seed)
     return interpreter.embeddings(towers.image, tensors, pictures), interpreter.embeddings(towers.text, tensors, texts)
 
@@ -47,8 +47,8 @@ def relative(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 def test_embeddings_are_those_of_transformers(case: str) -> None:
     family, parts = CASES[case]
     made, config, tensors = tiny.model(family, **parts)
-    towers = families.towers(config)
-    pixels, texts = tiny.pixels(size=towers.image_size), tiny.texts(length=towers.text.context)
+    towers = families.model(config)
+    pixels, texts = tiny.pixels(size=towers.pixels.size), tiny.texts(length=towers.text.context)
     image, text, logits = tiny.reference(made, pixels, texts)
     assert logits.std() >= 1
     assert min(tiny.peak(made, pixels, texts)) > 0.45
@@ -68,14 +68,14 @@ def test_short_texts_are_texts() -> None:
     made, config, tensors = tiny.model("clip")
     ids = tiny.texts(length=5)
     wanted = tiny.reference(made, tiny.pixels(), ids)[1]
-    assert relative(interpreter.embeddings(families.towers(config).text, tensors, ids), wanted) < 1e-5
+    assert relative(interpreter.embeddings(families.model(config).text, tensors, ids), wanted) < 1e-5
 
 
 def test_a_text_without_an_end_is_taken_at_its_first_token() -> None:
     made, config, tensors = tiny.model("clip")
     ids = tiny.texts() % tiny.END
     wanted = tiny.reference(made, tiny.pixels(), ids)[1]
-    assert relative(interpreter.embeddings(families.towers(config).text, tensors, ids), wanted) < 1e-5
+    assert relative(interpreter.embeddings(families.model(config).text, tensors, ids), wanted) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_a_text_without_an_end_is_taken_at_its_first_token() -> None:
 )
 def test_behind_the_last_attention_one_row_is_enough(family: str, tower: str, saves: bool) -> None:
     _, config, tensors = tiny.model(family)
-    towers = families.towers(config)
+    towers = families.model(config)
     program = getattr(towers, tower)
     narrow = families.narrowed(program)
     assert (narrow is not program) == saves
     index = ("image", "text").index(tower)
     assert relative(found(replace(towers, **{tower: narrow}), tensors)[index], found(towers, tensors)[index]) < 1e-6
-    rows = patches(tiny.pixels(1), towers.patch_size)[0] if tower == "image" else tiny.texts(1)[0]
+    rows = patches(tiny.pixels(1), towers.pixels.patch)[0] if tower == "image" else tiny.texts(1)[0]
     assert not saves or all(
         len(result) == 1
         for op, _, result in interpreter.steps(narrow, tensors, rows)
@@ -194,7 +194,7 @@ FEATURES: dict[str, tuple[str, dict[str, Any], str, Switch]] = {
 def test_switched_off_it_shows(case: str) -> None:
     family, parts, tower, switch = FEATURES[case]
     _, config, tensors = tiny.model(family, **parts)
-    towers = families.towers(config)
+    towers = families.model(config)
     index = ("image", "text").index(tower)
     before = found(towers, tensors)[index]
     after = found(replace(towers, **{tower: switch(getattr(towers, tower))}), tensors)[index]
@@ -203,7 +203,7 @@ def test_switched_off_it_shows(case: str) -> None:
 
 def test_the_class_row_has_a_position_of_its_own() -> None:
     _, config, tensors = tiny.model("clip")
-    towers = families.towers(config)
+    towers = families.model(config)
     name = "vision_model.embeddings.position_embedding.weight"
     rolled = {**tensors, name: np.roll(tensors[name], 1, axis=0)}
     assert relative(found(towers, rolled)[0], found(towers, tensors)[0]) > 1e-2

@@ -16,7 +16,7 @@ from tercet.program.hadamard import rotated
 
 
 def program_of(config: dict[str, Any], **transforms: Any) -> Program:
-    return families.program({**config, "tercet": transforms})
+    return families.model({**config, "tercet": transforms}).text
 
 
 def turned(program: Program, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -68,7 +68,7 @@ def test_linears_of_one_input_stay_together_and_blocks_without_have_none() -> No
 @pytest.mark.parametrize("given", [None, {}, {"rotate": False}, {"rotate": None, "clip": None, "blocks": None}])
 def test_nothing_asked_for_is_nothing(given: Any) -> None:
     config = tiny.config("llama")
-    assert families.program({**config, "tercet": given}).ops == families.program(config).ops
+    assert families.model({**config, "tercet": given}).text.ops == families.model(config).text.ops
 
 
 REFUSED: list[tuple[Any, str]] = [
@@ -97,7 +97,7 @@ REFUSED: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("given", "message"), REFUSED)
 def test_refused_with_one_clear_line(given: Any, message: str) -> None:
     with pytest.raises(ModelError) as caught:
-        families.program({**tiny.config("llama"), "tercet": given})
+        families.model({**tiny.config("llama"), "tercet": given})
     assert message in str(caught.value)
     assert str(caught.value).startswith("config.json")
     assert "\n" not in str(caught.value)

@@ -16,7 +16,7 @@ from tercet.program.patches import patches
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_equals_the_interpreter(family: str, transforms: dict[str, object]) -> None:
     _, config, tensors = tiny.model(family, tercet=transforms)
-    program = families.program(config)
+    program = families.model(config).text
     tokens = np.stack([tiny.ids(40, seed=seed) for seed in (1, 2)])
     buffers: Buffers = {"ids": torch.from_numpy(tokens)}
     weights = {name: torch.from_numpy(value) for name, value in tensors.items()}
@@ -30,9 +30,9 @@ def test_equals_the_interpreter(family: str, transforms: dict[str, object]) -> N
 @pytest.mark.parametrize("family", tiny_towers.FAMILIES)
 def test_towers_equal_the_interpreter(family: str) -> None:
     _, config, tensors = tiny_towers.model(family)
-    towers = families.towers(config)
+    towers = families.model(config)
     weights = {name: torch.from_numpy(value) for name, value in tensors.items()}
-    rows = {"patches": patches(tiny_towers.pixels(3), towers.patch_size), "ids": tiny_towers.texts(4)}
+    rows = {"patches": patches(tiny_towers.pixels(3), towers.pixels.patch), "ids": tiny_towers.texts(4)}
     rows["ids"][0, 1:] = 5  # a text without an end
     for program, source in ((towers.image, "patches"), (towers.text, "ids")):
         buffers: Buffers = {source: torch.from_numpy(rows[source])}

@@ -95,7 +95,7 @@ def test_the_packed_folder_gives_what_the_student_gave(family: str, tmp_path: Pa
     ids = model.reader().labels(["a photo of the red", "blue", "a a a a a a a a a a a a a a a a a a"])
     encoder = Encoder.open(tmp_path / "out")
     with torch.no_grad():
-        image = student.encode_patches(torch.from_numpy(patches(pixels, model.towers.patch_size))).embedding.numpy()
+        image = student.encode_patches(torch.from_numpy(patches(pixels, model.towers.pixels.patch))).embedding.numpy()
         text = student.encode_ids(torch.from_numpy(ids)).embedding.numpy()
     for one, two in ((encoder.encode_pixels(pixels), image), (encoder.encode_ids(ids), text)):
         cosines = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)

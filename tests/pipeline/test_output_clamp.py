@@ -27,7 +27,7 @@ def recipe(*rules: dict[str, Any]) -> Recipe:
 
 def config_of(*rules: dict[str, Any]) -> Any:
     config = tiny.config("llama", num_hidden_layers=4)
-    program = families.program(config)
+    program = families.model(config).text
     return clipped(config, program, recipe(*rules).plan(program)).get("tercet")
 
 

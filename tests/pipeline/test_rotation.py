@@ -28,10 +28,12 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sources.Source:
 def test_a_rotated_source_is_the_same_function_of_other_weights(source: sources.Source) -> None:
     turned = rotated_source(source)
     ids = tiny.ids(16, seed=1)
-    np.testing.assert_allclose(FloatModel(turned.model())(ids), FloatModel(source.model())(ids), rtol=1e-3, atol=1e-4)
-    rotations = families.program(turned.config).rotations
-    assert set(rotations) == {name for name in families.program(source.config).linears if "layers" in name}
-    parameters = dict(turned.model().named_parameters())
+    np.testing.assert_allclose(
+        FloatModel(turned.pretrained())(ids), FloatModel(source.pretrained())(ids), rtol=1e-3, atol=1e-4
+    )
+    rotations = families.model(turned.config).text.rotations
+    assert set(rotations) == {name for name in source.model.text.linears if "layers" in name}
+    parameters = dict(turned.pretrained().named_parameters())
     for name, tensor in source.tensors().items():
         assert np.allclose(turned.tensors()[name], tensor) == (name not in rotations), name
         np.testing.assert_allclose(turned.tensors()[name], parameters[name].detach(), rtol=1e-5, atol=1e-6)
@@ -57,6 +59,6 @@ def test_a_rotated_recipe_goes_the_whole_way(source: sources.Source, tmp_path: P
         assert verify(report.folder).ok
     ids = tiny.ids(32, seed=3)
     near, far = (Engine.open(report.folder).logits(ids) for report in (calibrated, distilled))
-    original = FloatModel(source.model())(ids)
+    original = FloatModel(source.pretrained())(ids)
     # Two steps of almost nothing leave the model where calibration brought it: trained in the same rotated terms.
     assert np.abs(near - far).mean() < 0.1 * np.abs(near - original).mean()

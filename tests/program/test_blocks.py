@@ -12,7 +12,7 @@ TRANSFORMS = {"rotate": True, "clip": 100.0}
 @pytest.mark.parametrize("transforms", [{}, TRANSFORMS])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_blocks_and_stages_hold_every_operation_once(family: str, transforms: dict[str, object]) -> None:
-    program = families.program({**tiny.config(family), "tercet": transforms})
+    program = families.model({**tiny.config(family), "tercet": transforms}).text
     blocks = block_ops(program)
     assert len(blocks) == len(program.blocks)
     for ops, names in zip(blocks, program.blocks, strict=True):
@@ -28,7 +28,7 @@ def test_blocks_and_stages_hold_every_operation_once(family: str, transforms: di
 
 @pytest.mark.parametrize("transforms", [{}, TRANSFORMS])
 def test_llama_stops_where_inputs_change(transforms: dict[str, object]) -> None:
-    program = families.program({**tiny.config("llama"), "tercet": transforms})
+    program = families.model({**tiny.config("llama"), "tercet": transforms}).text
     names = [[op.weight.split(".")[-2] for op in stage.linears] for stage in stages(block_ops(program)[1])]
     assert names == [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"], []]
 
@@ -43,7 +43,7 @@ def test_llama_stops_where_inputs_change(transforms: dict[str, object]) -> None:
 )
 @pytest.mark.parametrize("transforms", [{}, TRANSFORMS])
 def test_residuals(family: str, expected: dict[str, list[str]], transforms: dict[str, object]) -> None:
-    program = families.program({**tiny.config(family), "tercet": transforms})
+    program = families.model({**tiny.config(family), "tercet": transforms}).text
     found = {}
     for index, op in enumerate(program.ops):
         if op.kind == "linear" and ".0." in op.weight and residuals(op, program.ops[index:]):

@@ -37,8 +37,10 @@ def test_a_folder_is_the_model_it_holds(folder: Path) -> None:
     for name, values in tensors.items():
         np.testing.assert_array_equal(found[name], values)
     ids = tiny.ids()
-    np.testing.assert_allclose(tiny.reference(source.model(), ids), tiny.reference(original, ids), rtol=0, atol=1e-4)
-    assert not source.model().training
+    np.testing.assert_allclose(
+        tiny.reference(source.pretrained(), ids), tiny.reference(original, ids), rtol=0, atol=1e-4
+    )
+    assert not source.pretrained().training
     assert source.generation() == {"eos_token_id": [2], "bos_token_id": 0}
     files = source.tokenizer_files()
     assert files["tokenizer.json"] == (folder / "tokenizer.json").read_bytes()
@@ -89,7 +91,7 @@ def test_auto_map_runs_nothing(folder: Path) -> None:
     edit(folder, **settings)
     source = resolve(str(folder))
     assert "auto_map" not in source.config
-    source.model()
+    source.pretrained()
     edit(folder, model_type="evil", **settings)
     with pytest.raises(ModelError):
         resolve(str(folder)).model()

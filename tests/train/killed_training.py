@@ -25,7 +25,7 @@ import torch
 import smollm2
 import training
 from faults import CALLS
-from tercet import families, fsio, sources
+from tercet import fsio, sources
 from tercet.calibrate import rounded
 from tercet.pipeline.distil import distil
 from tercet.progress import silent
@@ -91,7 +91,7 @@ def hour_run(folder: Path, steps: int, mortal: Mortal) -> None:
         "train": recipe.train.model_copy(update=short),
     }
     recipe = recipe.model_copy(update=parts)
-    program = families.program(source.config)
+    program = source.model.text
     plan = recipe.plan(program)
     start = {name: rounded(np.array(source.tensors()[name]), planned) for name, planned in plan.items()}
     Task.forward = counted(Task.forward, mortal)  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ import tiny_towers
 from tercet import families
 from tercet.calibrate import rounded
 from tercet.packing.reference import quantize_activations as engine_activations
-from tercet.program import Towers, interpreter
+from tercet.program import Model, interpreter
 from tercet.program.patches import patches
 from tercet.quantizers import AbsMean2Config, LearnedConfig, freeze, quantize_
 from tercet.recipe import ClipDistil, Recipe, Train
@@ -29,7 +29,7 @@ PAIRS, MORE = 7, 3
 
 def module(family: str = "clip") -> TowersModule:
     _, config, tensors = tiny_towers.model(family)
-    return TowersModule(families.towers(config), tensors)
+    return TowersModule(families.model(config), tensors)
 
 
 ROWS = LearnedConfig(group_size="row")
@@ -43,12 +43,12 @@ def student(family: str = "clip", config: Any = ROWS, activations: Any = "a8") -
     return made
 
 
-def rows(towers: Towers, count: int, seed: int) -> dict[str, Tensor]:
-    made = {"patches": patches(tiny_towers.pixels(count, seed=seed), towers.patch_size)}
+def rows(towers: Model, count: int, seed: int) -> dict[str, Tensor]:
+    made = {"patches": patches(tiny_towers.pixels(count, seed=seed), towers.pixels.patch)}
     return {k: torch.from_numpy(v) for k, v in {**made, "ids": tiny_towers.texts(count, seed=seed)}.items()}
 
 
-def batch(towers: Towers, *, more: bool = False) -> dict[str, Tensor]:
+def batch(towers: Model, *, more: bool = False) -> dict[str, Tensor]:
     found = {**rows(towers, PAIRS, 3), "groups": torch.tensor([0, 1, 2, 1, 3, 4, 0])}
     if more:
         found |= {f"more_{name}": value for name, value in rows(towers, MORE, 4).items()}
@@ -70,7 +70,7 @@ def test_the_module_is_the_model(family: str) -> None:
     made, pixels, ids = module(family), tiny_towers.pixels(), tiny_towers.texts()
     image, text, logits = tiny_towers.reference(original, pixels, ids)
     with torch.no_grad():
-        one = made.encode_patches(torch.from_numpy(patches(pixels, made.towers.patch_size))).embedding
+        one = made.encode_patches(torch.from_numpy(patches(pixels, made.towers.pixels.patch))).embedding
         two = made.encode_ids(torch.from_numpy(ids)).embedding
         own = made.scale * clip_losses.normalised(one) @ clip_losses.normalised(two).T
         own = own if made.bias is None else own + made.bias
@@ -229,7 +229,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else() -> None:
         )
 
 
-def arrays(towers: Towers) -> dict[str, np.ndarray[Any, Any]]:
+def arrays(towers: Model) -> dict[str, np.ndarray[Any, Any]]:
     given = {**rows(towers, 48, 9), "groups": torch.arange(48)}
     return {name: value.numpy() for name, value in {**given, **answers(module(), given)}.items()}
 

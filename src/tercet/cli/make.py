@@ -54,12 +54,12 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Quantize a pretrained model, pack it, and compare it with the original."""
-    from tercet import families, sources
+    from tercet import sources
     from tercet.cli.live import watch
     from tercet.pipeline import quantize as run
 
     origin = sources.resolve(source)
-    if origin.config["model_type"] in families.SUPPORTED_TOWERS:
+    if origin.model.kind == "pair":
         unread = {"text": text, "tokens": tokens, "seed": seed, "eval-text": eval_text, "eval-tokens": eval_tokens}
         if given := [f"--{name}" for name, value in unread.items() if value is not None]:
             raise RecipeError(f"{source} is a model of pictures and texts, which does not read {given[0]}")

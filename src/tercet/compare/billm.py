@@ -36,7 +36,7 @@ def measured(recipe: Recipe, shop: Workshop, exam: Exam) -> dict[str, Any]:
         program, tensors, plan, cut, recipe.calibrate, progress=lambda i, n: shop.step("binarize blocks", i, n)
     )
     seconds = time.process_time() - since
-    model = source.model()
+    model = source.pretrained()
     parameters = dict(model.named_parameters())
     for name, values in dense.weights.items():
         parameters[name].data.copy_(torch.from_numpy(values))

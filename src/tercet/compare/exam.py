@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet import families, fsio, sources
+from tercet import fsio, sources
 from tercet.data import spread, windows
 from tercet.data.texts import Text
 from tercet.evaluate import quality
@@ -52,7 +52,7 @@ class Exam:
         self.source, self.settings, self.work, self.threads, self.step = source, settings, work, threads, step
         tokenizer = Tokenizer.open(source.folder)
         prefix = tokenizer.encode("")
-        program = families.program(source.config)
+        program = source.model.text
         context, self.linears = min(settings.context, program.context), set(program.linears)
         self.test, self.validation = (
             spread(windows(tokenizer.encode(text.content)[len(prefix) :], context, prefix=prefix), settings.tokens)
@@ -98,7 +98,7 @@ class Exam:
 
     def _logits(self) -> Iterator[Any]:
         """The .npy file, a window after another."""
-        model = FloatModel(self.source.model())
+        model = FloatModel(self.source.pretrained())
         for index, ids in enumerate(self.test):
             logits = np.ascontiguousarray(model(ids))
             if not index:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tercet import families, sources
+from tercet import sources
 from tercet.quantizers import kmeans_history
 
 __all__ = ["EVERY", "kmeans_errors"]
@@ -17,7 +17,7 @@ def kmeans_errors(source: sources.Source) -> list[float]:
     """sum (W - m*T)^2 / sum W^2 after 0, 1, ... iterations, a scale for each row: means over the matrices of every
     fifth block.
     """
-    names = [name for block in families.program(source.config).blocks[::EVERY] for name in block]
+    names = [name for block in source.model.text.blocks[::EVERY] for name in block]
     tensors = source.tensors()
     histories = [kmeans_history(torch.from_numpy(np.array(tensors[name]))) for name in names]
     return [float(value) for value in np.array(histories)[:, :, 1].mean(0)]

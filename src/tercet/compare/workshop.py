@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tercet import families, fsio, sources
+from tercet import fsio, sources
 from tercet.pipeline.distil import distil
 from tercet.pipeline.folder import write
 from tercet.pipeline.rotation import rotated_source
@@ -54,7 +54,7 @@ class Workshop:
 
     def __init__(self, source: sources.Source, work: Path, threads: int | None, step: Progress) -> None:
         self.source, self.work, self.threads, self.step = source, work, threads, step
-        self.program = families.program(source.config)
+        self.program = source.model.text
         self._calibrated: dict[str, Start] = {}
 
     def make(self, recipe: Recipe, *, validate: bool) -> Made:
@@ -66,7 +66,7 @@ class Workshop:
         Raises TercetError.
         """
         source = rotated_source(self.source) if recipe.rotate else self.source
-        program = families.program(source.config)
+        program = source.model.text
         plan = recipe.plan(program)
         start = self._start(source, program, recipe, plan)
         folder = self.work / "model"

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import FormatError, StorageError, TercetError
-from tercet.program import Towers
+from tercet.program import Model
 from tercet.program.patches import patches
 from tercet.runtime.pictures.captions import CaptionTokenizer
 from tercet.runtime.pictures.preprocess import Preprocessor
@@ -59,7 +59,7 @@ class Captioned(Protocol):
 class Reader:
     """Pictures and texts as both towers of a model read them."""
 
-    towers: Towers
+    towers: Model
     preprocessor: Preprocessor
     labels: CaptionTokenizer
 
@@ -71,7 +71,7 @@ class Reader:
 
     def patches(self, pixels: Sequence[NDArray[np.uint8]]) -> Floats:
         """float16[n, patches, columns]: as near as training needs it, in half the memory."""
-        return patches(self.pictures(pixels), self.towers.patch_size).astype(np.float16)
+        return patches(self.pictures(pixels), self.towers.pixels.patch).astype(np.float16)
 
 
 class IndexedRows:

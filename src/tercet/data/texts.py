@@ -51,7 +51,7 @@ def choose(
         return _named(_read(Path(wanted)), Path(wanted).name)
     if source is None:
         raise TercetError("the default text cannot be had; give a text file")
-    written = data.generated_text(source.model(), Tokenizer.open(source.folder), tokens, seed)
+    written = data.generated_text(source.pretrained(), Tokenizer.open(source.folder), tokens, seed)
     return _named(written, f"text the model wrote itself (seed {seed})")
 
 

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tercet.errors import ModelError
-from tercet.families import SUPPORTED_TOWERS, towers
 from tercet.modules.ops import Buffers, run
-from tercet.program import Program, Towers
+from tercet.program import Model, Program
 from tercet.program.patches import patches
 from tercet.runtime.pictures.captions import CaptionTokenizer
 from tercet.runtime.pictures.embedder import Embedder
@@ -28,18 +26,18 @@ __all__ = ["FloatEncoder", "open_float"]
 class FloatEncoder:
     """Two programs over float32 tensors."""
 
-    def __init__(self, towers: Towers, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(self, towers: Model, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         self._towers = towers
         self._weights = {name: torch.from_numpy(np.array(tensors[name], np.float32)) for name in towers.weights}
-        self.dim = towers.dim
-        self.image_size = (towers.image_size, towers.image_size)
+        self.dim = towers.image.widths["embedding"]
+        self.image_size = (towers.pixels.size, towers.pixels.size)
         self.context = towers.text.context
         self.logit_scale = float(self._weights[towers.scale].exp())
         self.logit_bias = float(self._weights[towers.bias]) if towers.bias else 0.0
 
     def encode_pixels(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[n, dim] of float32[n, 3, h, w]."""
-        return self._run(self._towers.image, torch.from_numpy(patches(pixels, self._towers.patch_size)))
+        return self._run(self._towers.image, torch.from_numpy(patches(pixels, self._towers.pixels.patch)))
 
     def encode_ids(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32[n, dim] of int64[n, context]."""
@@ -58,10 +56,6 @@ def open_float(source: Source) -> Embedder:
 
     Raises ModelError where it has not two towers, FormatError where it does not say how pictures are prepared.
     """
-    kind = source.config.get("model_type")
-    if kind not in SUPPORTED_TOWERS:
-        known = ", ".join(SUPPORTED_TOWERS)
-        raise ModelError(f"{source.name}: {kind} is no model of pictures and texts; supported are {known}")
-    encoder = FloatEncoder(towers(source.config), source.tensors())
+    encoder = FloatEncoder(source.model.expect("pair"), source.tensors())
     labels = CaptionTokenizer.open(source.folder, encoder.context)
     return Embedder(encoder, Preprocessor.from_config(source.preprocessor()), labels, source.name, source.fingerprint)

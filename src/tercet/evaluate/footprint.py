@@ -79,7 +79,7 @@ def _of_source(name: str, threads: int | None) -> Footprint:
     set_threads(threads)
     source = sources.resolve(name)
     before, begin = _memory(), time.perf_counter()
-    model = FloatModel(source.model())
+    model = FloatModel(source.pretrained())
     load_s = time.perf_counter() - begin
     model.start()
     for token in range(TOKENS):

@@ -76,10 +76,10 @@ def _packed(folder: Path, threads: int | None) -> Measurable:
 
 
 def _source(name: str, threads: int | None) -> Measurable:
-    from tercet import families, sources
+    from tercet import sources
     from tercet.evaluate.originals import FloatModel, set_threads
 
     set_threads(threads)
     source = sources.resolve(name)
-    model = FloatModel(source.model())
-    return Measurable(model, model, Tokenizer.open(source.folder), families.program(source.config).context, "torch")
+    model = FloatModel(source.pretrained())
+    return Measurable(model, model, Tokenizer.open(source.folder), source.model.text.context, "torch")

@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet import kernels
+from tercet import families, kernels
 from tercet.artifact import Artifact
 from tercet.evaluate.text import quality
-from tercet.families import SUPPORTED_TOWERS
 from tercet.packing import PackedTensor, pack, reference, unpack
 from tercet.program import Op, Program, interpreter
 from tercet.program.patches import patches
@@ -85,7 +84,7 @@ def verify(
     """
     artifact = Artifact.open(Path(folder), check=True)
     loose = {name: _floats(tensor) for name, tensor in artifact.tensors.items()}
-    towers = str(artifact.config["model"].get("model_type")) in SUPPORTED_TOWERS
+    towers = families.model(artifact.config["model"]).kind == "pair"
     passes = _towers(artifact, tokens, threads) if towers else _decoder(artifact, tokens, threads)
     inputs: dict[str, Floats] = {}
     transforms: list[tuple[Op, Floats, Floats]] = []
@@ -145,7 +144,7 @@ def _towers(artifact: Artifact, tokens: int, threads: int | None) -> list[_Pass]
     vocabulary = towers.text.weights[towers.text.ops[0].weight].shape[0]
     ids = rng.integers(0, vocabulary, (1, min(tokens, encoder.context)))
     return [
-        _Pass(towers.image, patches(pixels, towers.patch_size)[0], lambda: encoder.encode_pixels(pixels)),
+        _Pass(towers.image, patches(pixels, towers.pixels.patch)[0], lambda: encoder.encode_pixels(pixels)),
         _Pass(towers.text, ids[0], lambda: encoder.encode_ids(ids)),
     ]
 

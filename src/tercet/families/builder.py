@@ -4,18 +4,58 @@ from __future__ import annotations
 
 from typing import Any
 
+from tercet.errors import ModelError
+from tercet.families.transforms import NONE, Transforms
 from tercet.program import Op, Role, Weight
+from tercet.program.hadamard import largest_block
 
 __all__ = ["Builder"]
 
 
 class Builder:
-    """The parts of a program so far. A linear's output is never its input; linears of one input stand together."""
+    """A program so far. A linear's output is never its input; linears of one input stand together.
 
-    def __init__(self) -> None:
+    Attributes:
+        transforms: what the linears of the block at hand have (`tercet.families.transforms`).
+        blocks: for each block that has ended, the names of its linears.
+    """
+
+    def __init__(self, transforms: Transforms) -> None:
         self.ops: list[Op] = []
         self.weights: dict[str, Weight] = {}
         self.widths: dict[str, int] = {}
+        self.blocks: list[tuple[str, ...]] = []
+        self.transforms = NONE
+        self._chosen = transforms
+        self._first = 0
+
+    def begin_block(self) -> None:
+        """The operations from here on are the next block's."""
+        chosen = self._chosen
+        self.transforms = chosen if chosen.first <= len(self.blocks) < chosen.end else NONE
+        self._first = len(self.ops)
+
+    def end_block(self) -> None:
+        self.blocks.append(tuple(op.weight for op in self.ops[self._first :] if op.kind == "linear"))
+        self.transforms = NONE
+
+    def rotate(self, buffer: str) -> None:
+        """The input of a block's linears, where the model's are rotated."""
+        width, chosen = self.widths[buffer], self.transforms.rotate
+        if chosen is None:
+            return
+        block = chosen or largest_block(width)
+        if width % block:
+            raise ModelError(
+                f"config.json: tercet: rotate is {block}; it must divide the width of each linear: {width}"
+            )
+        if block > 1:
+            self.op("rotate", (buffer,), buffer, width, dim=block)
+
+    def clip(self, *buffers: str) -> None:
+        """The results of a block's linears, where the model's are clipped."""
+        for buffer in buffers if self.transforms.clip is not None else ():
+            self.op("clip", (buffer,), buffer, self.widths[buffer], limit=self.transforms.clip)
 
     def linear(
         self, source: str, target: str, name: str, columns: int, rows: int, biased: bool, role: Role = "linear"

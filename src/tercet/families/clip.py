@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from tercet.families.family import Family
 from tercet.families.settings import Settings
-from tercet.families.tower import Head, TowerSpec, build, read_layers, read_patches, read_tokens
-from tercet.program import Row, Towers
+from tercet.families.tower import Head, TowerSpec, pair, read_layers, read_patches, read_tokens
+from tercet.program import Model, Row
 
-__all__ = ["DEFAULTS", "towers"]
+__all__ = ["FAMILY"]
 
 LAYERS = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 TEXT = {
@@ -43,10 +44,10 @@ DEFAULTS = {"projection_dim": 512}
 POOLS: dict[str, Row] = {"end": "end", "first": "first", "last": "last"}
 
 
-def towers(config: Settings) -> Towers:
+def make(config: Settings) -> Model:
     text, vision = _part(config, "text", TEXT), _part(config, "vision", VISION)
     dim = config.integer("projection_dim", 1, 1 << 17)
-    patches, image_size, patch_size = read_patches(vision, biased=False, class_row=True)
+    patches, picture = read_patches(vision, biased=False, class_row=True)
     image_tower = TowerSpec(
         family="clip",
         name="vision_model",
@@ -73,7 +74,7 @@ def towers(config: Settings) -> Towers:
         causal=text.flag("causal"),
     )
     bias = "logit_bias" if config.flag("logit_bias") else ""
-    return Towers(build(image_tower), build(text_tower), image_size, patch_size, bias=bias)
+    return pair(config, image_tower, text_tower, picture, bias)
 
 
 def _end(text: Settings, vocab: int) -> int:
@@ -87,3 +88,6 @@ def _part(config: Settings, tower: str, defaults: dict[str, Any]) -> Settings:
     if config.raw(f"{tower}_config_dict") is not None:
         values |= {**defaults, **config.part(f"{tower}_config_dict")}
     return Settings(values, defaults, f"config.json: {tower}_config")
+
+
+FAMILY = Family("CLIP", make, "CLIPModel", DEFAULTS, ("text_config", "vision_config"))

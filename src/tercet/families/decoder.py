@@ -11,18 +11,19 @@ Tensor names are those of transformers' state dicts.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tercet.errors import ModelError
 from tercet.families.builder import Builder
+from tercet.families.family import Family
 from tercet.families.rope import MAX_CONTEXT
 from tercet.families.settings import Settings
-from tercet.families.transforms import NONE, Transforms
-from tercet.program import Function, Program, Rope, Weight
-from tercet.program.hadamard import largest_block
+from tercet.families.transforms import NONE, Transforms, read_transforms
+from tercet.program import Function, Model, Program, Rope, Weight
 
-__all__ = ["ACTIVATIONS", "DecoderSpec", "Shape", "build", "read_shape"]
+__all__ = ["ACTIVATIONS", "DecoderSpec", "Shape", "build", "decoder", "read_shape"]
 
 MAX_COLUMNS = 1 << 18  # of a matrix: far above any model, below what int32 sums of a row can hold
 
@@ -121,6 +122,16 @@ def read_shape(config: Settings) -> Shape:
     )
 
 
+def decoder(title: str, defaults: Mapping[str, Any], spec: Callable[[Settings], DecoderSpec]) -> Family:
+    """A family of decoders; `spec` reads a config."""
+
+    def make(config: Settings) -> Model:
+        made = spec(config)
+        return Model(made.family, {"text": build(made, read_transforms(config, made.shape.layers))})
+
+    return Family(title, make, "ForCausalLM", defaults)
+
+
 def build(spec: DecoderSpec, transforms: Transforms = NONE) -> Program:
     """The operations of a decoder, in order, and the tensors they read. Raises ModelError where a rotation's block does
     not divide a linear's width."""
@@ -131,21 +142,17 @@ class _Builder(Builder):
     """Norms of q and k, rope, add, norms after a matrix, rotations and clips work in place."""
 
     def __init__(self, spec: DecoderSpec, transforms: Transforms) -> None:
-        super().__init__()
+        super().__init__(transforms)
         self.spec = spec
-        self.transforms = transforms  # of the block at hand
 
     def program(self) -> Program:
         spec, shape = self.spec, self.spec.shape
         embedding = self.matrix("model.embed_tokens.weight", shape.vocab, shape.width, "embedding")
         self.op("embed", ("ids",), "x", shape.width, weight=embedding, factor=spec.embedding_factor)
-        blocks = []
-        chosen = self.transforms
         for layer in range(shape.layers):
-            first = len(self.ops)
-            self.transforms = chosen if chosen.first <= layer < chosen.end else NONE
+            self.begin_block()
             self.block(layer, f"model.layers.{layer}")
-            blocks.append(tuple(op.weight for op in self.ops[first:] if op.kind == "linear"))
+            self.end_block()
         self.normalize("x", "h", spec.final_norm)
         head = embedding if spec.tied else "lm_head.weight"
         self.weights.setdefault(head, Weight((shape.vocab, shape.width), "head"))
@@ -157,7 +164,7 @@ class _Builder(Builder):
             weights=self.weights,
             widths=self.widths,
             ropes=spec.ropes,
-            blocks=tuple(blocks),
+            blocks=tuple(self.blocks),
             vocab_size=shape.vocab,
             context=spec.context,
         )
@@ -231,21 +238,3 @@ class _Builder(Builder):
         width = self.widths.get(target, dim)
         fields: dict[str, Any] = {"weight": weight, "bias": bias, "eps": spec.eps, "dim": dim}
         self.op(spec.norm, (source,), target, width, offset=spec.norm_offset, **fields)
-
-    def rotate(self, buffer: str) -> None:
-        """The input of a block's linears, where the model's are rotated."""
-        width, chosen = self.widths[buffer], self.transforms.rotate
-        if chosen is None:
-            return
-        block = chosen or largest_block(width)
-        if width % block:
-            raise ModelError(
-                f"config.json: tercet: rotate is {block}; it must divide the width of each linear: {width}"
-            )
-        if block > 1:
-            self.op("rotate", (buffer,), buffer, width, dim=block)
-
-    def clip(self, *buffers: str) -> None:
-        """The results of a block's linears, where the model's are clipped."""
-        for buffer in buffers if self.transforms.clip is not None else ():
-            self.op("clip", (buffer,), buffer, self.widths[buffer], limit=self.transforms.clip)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from tercet.families.decoder import ACTIVATIONS, DecoderSpec, read_shape
+from tercet.families.decoder import ACTIVATIONS, DecoderSpec, decoder, read_shape
 from tercet.families.layers import LAYER_TYPES, sliding_layers, windows
 from tercet.families.rope import make_rope, named
 from tercet.families.settings import Settings
 
-__all__ = ["DEFAULTS", "spec"]
+__all__ = ["FAMILY"]
 
 DEFAULTS = {
     "hidden_activation": "gelu_pytorch_tanh",
@@ -67,3 +67,6 @@ def _rope(config: Settings, layer_type: str) -> Settings:
         local = config.raw("rope_local_base_freq")
         values.setdefault("rope_theta", 10000.0 if local is None else local)
     return named(values)
+
+
+FAMILY = decoder("Gemma 3, text only", DEFAULTS, spec)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tercet.families.decoder import ACTIVATIONS, DecoderSpec, read_shape
+from tercet.families.decoder import ACTIVATIONS, DecoderSpec, decoder, read_shape
 from tercet.families.rope import make_rope, parameters
 from tercet.families.settings import Settings
 
-__all__ = ["DEFAULTS", "spec"]
+__all__ = ["FAMILY"]
 
 DEFAULTS = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "max_position_embeddings": 2048}
 
@@ -30,3 +30,6 @@ def spec(config: Settings) -> DecoderSpec:
         out_bias=biased,
         mlp_bias=config.flag("mlp_bias"),
     )
+
+
+FAMILY = decoder("Llama, SmolLM2, and other models of this architecture", DEFAULTS, spec)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tercet.families.decoder import ACTIVATIONS, DecoderSpec, read_shape
+from tercet.families.decoder import ACTIVATIONS, DecoderSpec, decoder, read_shape
 from tercet.families.rope import MAX_CONTEXT, make_rope, parameters
 from tercet.families.settings import Settings
 
-__all__ = ["DEFAULTS", "spec"]
+__all__ = ["FAMILY"]
 
 DEFAULTS = {
     "hidden_act": "silu",
@@ -33,3 +33,6 @@ def spec(config: Settings) -> DecoderSpec:
         tied=config.flag("tie_word_embeddings"),
         attention_factor=shape.head_dim**-0.5,
     )
+
+
+FAMILY = decoder("Mistral", DEFAULTS, spec)

@@ -3,11 +3,11 @@ everywhere, also in the head; each head is rotated in part."""
 
 from __future__ import annotations
 
-from tercet.families.decoder import ACTIVATIONS, DecoderSpec, read_shape
+from tercet.families.decoder import ACTIVATIONS, DecoderSpec, decoder, read_shape
 from tercet.families.rope import make_rope, parameters
 from tercet.families.settings import Settings
 
-__all__ = ["DEFAULTS", "spec"]
+__all__ = ["FAMILY"]
 
 DEFAULTS = {
     "hidden_act": "gelu_new",
@@ -42,3 +42,6 @@ def spec(config: Settings) -> DecoderSpec:
         mlp=("fc1", "fc2"),
         final_norm="model.final_layernorm",
     )
+
+
+FAMILY = decoder("Phi-1, Phi-1.5, Phi-2, moondream's text model", DEFAULTS, spec)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tercet.families.decoder import ACTIVATIONS, DecoderSpec, read_shape
+from tercet.families.decoder import ACTIVATIONS, DecoderSpec, decoder, read_shape
 from tercet.families.layers import qwen_windows
 from tercet.families.rope import make_rope, parameters
 from tercet.families.settings import Settings
 
-__all__ = ["DEFAULTS", "spec"]
+__all__ = ["FAMILY"]
 
 DEFAULTS = {
     "hidden_act": "silu",
@@ -35,3 +35,6 @@ def spec(config: Settings) -> DecoderSpec:
         attention_factor=shape.head_dim**-0.5,
         qkv_bias=True,
     )
+
+
+FAMILY = decoder("Qwen2, Qwen2.5", DEFAULTS, spec)

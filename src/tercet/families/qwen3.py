@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tercet.families.decoder import ACTIVATIONS, DecoderSpec, read_shape
+from tercet.families.decoder import ACTIVATIONS, DecoderSpec, decoder, read_shape
 from tercet.families.layers import qwen_windows
 from tercet.families.rope import make_rope, parameters
 from tercet.families.settings import Settings
 
-__all__ = ["DEFAULTS", "spec"]
+__all__ = ["FAMILY"]
 
 DEFAULTS = {
     "hidden_act": "silu",
@@ -39,3 +39,6 @@ def spec(config: Settings) -> DecoderSpec:
         qkv_bias=biased,
         out_bias=biased,
     )
+
+
+FAMILY = decoder("Qwen3, dense", DEFAULTS, spec)

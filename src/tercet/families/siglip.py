@@ -7,11 +7,12 @@ match.
 
 from __future__ import annotations
 
+from tercet.families.family import Family
 from tercet.families.settings import Settings
-from tercet.families.tower import Head, TowerSpec, build, read_layers, read_patches, read_tokens
-from tercet.program import Towers
+from tercet.families.tower import Head, TowerSpec, pair, read_layers, read_patches, read_tokens
+from tercet.program import Model
 
-__all__ = ["towers"]
+__all__ = ["FAMILY"]
 
 LAYERS = {
     "hidden_size": 768,
@@ -25,7 +26,7 @@ TEXT = {**LAYERS, "vocab_size": 32000, "max_position_embeddings": 64}
 VISION = {**LAYERS, "num_channels": 3, "image_size": 224, "patch_size": 16, "vision_use_head": True}
 
 
-def towers(config: Settings) -> Towers:
+def make(config: Settings) -> Model:
     text = Settings(config.part("text_config"), TEXT, "config.json: text_config")
     vision = Settings(config.part("vision_config"), VISION, "config.json: vision_config")
     if not vision.flag("vision_use_head"):
@@ -34,7 +35,7 @@ def towers(config: Settings) -> Towers:
     dim = words.width if text.raw("projection_size") is None else text.integer("projection_size", 1, 1 << 17)
     if dim != pixels.width:
         raise text.error("projection_size", f"the pictures' hidden_size ({pixels.width})")
-    patches, image_size, patch_size = read_patches(vision, biased=True, class_row=False)
+    patches, picture = read_patches(vision, biased=True, class_row=False)
     image_tower = TowerSpec(
         family="siglip",
         name="vision_model",
@@ -49,4 +50,8 @@ def towers(config: Settings) -> Towers:
         input=read_tokens(text),
         head=Head("text_model.final_layer_norm", dim, row="last", projection="text_model.head", biased=True),
     )
-    return Towers(build(image_tower), build(text_tower), image_size, patch_size, bias="logit_bias")
+    return pair(config, image_tower, text_tower, picture, "logit_bias")
+
+
+TITLE = "SigLIP, and SigLIP 2 of a fixed picture size"
+FAMILY = Family(TITLE, make, "SiglipModel", {}, ("text_config", "vision_config"))

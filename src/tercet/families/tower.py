@@ -6,7 +6,7 @@
              or m + mlp(norm(m)), m = attention(probe, norm(x))           pooled, SigLIP's pictures
 
 The row is taken before the norm, which is the same and less work. Tensor names are those of transformers' state dicts,
-but for the pooling's q, k and v, which are one matrix there (`tercet.sources.towers` parts them).
+but for the pooling's q, k and v, which are one matrix there (`tercet.sources.views` parts them).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from tercet.errors import ModelError
 from tercet.families.builder import Builder
 from tercet.families.decoder import ACTIVATIONS, MAX_COLUMNS
 from tercet.families.settings import Settings
-from tercet.program import Function, Program, Row
+from tercet.families.transforms import NONE, Transforms, read_transforms
+from tercet.program import Function, Model, Picture, Program, Row
 
-__all__ = ["Head", "Input", "Layers", "TowerSpec", "build", "read_layers", "read_patches", "read_tokens"]
+__all__ = ["Head", "Input", "Layers", "TowerSpec", "build", "pair", "read_layers", "read_patches", "read_tokens"]
 
 FUNCTIONS: dict[str, Function] = {**ACTIVATIONS, "quick_gelu": "quick_gelu"}
 MAX_POSITIONS = 1 << 16
@@ -121,8 +122,8 @@ def read_tokens(config: Settings) -> Input:
     )
 
 
-def read_patches(config: Settings, *, biased: bool, class_row: bool) -> tuple[Input, int, int]:
-    """What an image tower reads, and the sides of picture and patch in pixels."""
+def read_patches(config: Settings, *, biased: bool, class_row: bool) -> tuple[Input, Picture]:
+    """What an image tower reads: patches, and the picture they are of."""
     config.integer("num_channels", CHANNELS, CHANNELS)
     image = config.integer("image_size", 1, 1 << 14)
     patch = config.integer("patch_size", 1, image)
@@ -133,33 +134,41 @@ def read_patches(config: Settings, *, biased: bool, class_row: bool) -> tuple[In
             f"at most {MAX_POSITIONS} patches of {MAX_COLUMNS // CHANNELS} pixels are supported"
         )
     columns = CHANNELS * patch**2
-    return Input(length=length, columns=columns, biased=biased, class_row=class_row), image, patch
+    return Input(length=length, columns=columns, biased=biased, class_row=class_row), Picture(image, patch)
 
 
-def build(spec: TowerSpec) -> Program:
-    """The operations of a tower, in order, and the tensors they read."""
-    return _Builder(spec).program()
+def pair(config: Settings, image: TowerSpec, text: TowerSpec, picture: Picture, bias: str) -> Model:
+    """An image-text model of two towers, each with what `config` says of its linears."""
+    parts = {}
+    for part, spec in (("image", image), ("text", text)):
+        parts[part] = build(spec, read_transforms(config, spec.layers.count + spec.head.pooled, part))
+    return Model(image.family, parts, picture, "logit_scale", bias)
+
+
+def build(spec: TowerSpec, transforms: Transforms = NONE) -> Program:
+    """The operations of a tower, in order, and the tensors they read. Raises ModelError as that of decoders."""
+    return _Builder(spec, transforms).program()
 
 
 class _Builder(Builder):
     """Positions, the first norm and sums work in place."""
 
-    def __init__(self, spec: TowerSpec) -> None:
-        super().__init__()
+    def __init__(self, spec: TowerSpec, transforms: Transforms) -> None:
+        super().__init__(transforms)
         self.spec = spec
 
     def program(self) -> Program:
-        spec, blocks = self.spec, []
+        spec = self.spec
         self.embeddings(f"{spec.name}.embeddings")
         for layer in range(spec.layers.count):
-            first = len(self.ops)
+            self.begin_block()
             self.block(layer, f"{spec.name}.encoder.layers.{layer}")
-            blocks.append(self.linears_from(first))
+            self.end_block()
         if spec.head.pooled:
             self.normalize("x", "h", spec.head.norm)
-            first = len(self.ops)
+            self.begin_block()
             self.pool(f"{spec.name}.head")
-            blocks.append(self.linears_from(first))
+            self.end_block()
         else:
             self.take_row()
         return Program(
@@ -168,7 +177,7 @@ class _Builder(Builder):
             weights=self.weights,
             widths=self.widths,
             ropes=(),
-            blocks=tuple(blocks),
+            blocks=tuple(self.blocks),
             vocab_size=spec.input.vocab,
             context=spec.input.length,
         )
@@ -194,10 +203,12 @@ class _Builder(Builder):
     def block(self, layer: int, name: str) -> None:
         width = self.spec.layers.width
         self.normalize("x", "h", f"{name}.layer_norm1")
+        self.rotate("h")
         for part in "qkv":
             self.linear("h", part, f"{name}.self_attn.{part}_proj", width, width, True)
+        self.clip(*"qkv")
         self.attention(layer, self.spec.causal)
-        self.linear("a", "y", f"{name}.self_attn.out_proj", width, width, True)
+        self.output("a", "y", f"{name}.self_attn.out_proj", width)
         self.op("add", ("x", "y"), "x", width)
         self.normalize("x", "h", f"{name}.layer_norm2")
         self.mlp(f"{name}.mlp")
@@ -213,11 +224,14 @@ class _Builder(Builder):
     def pool(self, name: str) -> None:
         width = self.spec.layers.width
         self.op("constant", ("h",), "x", width, weight=self.vector(f"{name}.probe", width))
+        self.rotate("x")
+        self.rotate("h")
         self.linear("x", "q", f"{name}.attention.q_proj", width, width, True)
         for part in "kv":
             self.linear("h", part, f"{name}.attention.{part}_proj", width, width, True)
+        self.clip(*"qkv")
         self.attention(self.spec.layers.count, causal=False)
-        self.linear("a", "x", f"{name}.attention.out_proj", width, width, True)
+        self.output("a", "x", f"{name}.attention.out_proj", width)
         self.normalize("x", "h", f"{name}.layernorm")
         self.mlp(f"{name}.mlp")
         self.op("add", ("x", "y"), "embedding", width)
@@ -240,14 +254,19 @@ class _Builder(Builder):
 
     def mlp(self, name: str) -> None:
         width, inner = self.spec.layers.width, self.spec.layers.inner
+        self.rotate("h")
         self.linear("h", "up", f"{name}.fc1", width, inner, True)
+        self.clip("up")
         self.op("activation", ("up",), "inner", inner, function=self.spec.layers.function)
-        self.linear("inner", "y", f"{name}.fc2", inner, width, True)
+        self.output("inner", "y", f"{name}.fc2", inner)
+
+    def output(self, source: str, target: str, name: str, columns: int) -> None:
+        """The linear back to the stream."""
+        self.rotate(source)
+        self.linear(source, target, name, columns, self.spec.layers.width, True)
+        self.clip(target)
 
     def normalize(self, source: str, target: str, name: str) -> None:
         width = self.spec.layers.width
         weight, bias = self.vector(f"{name}.weight", width), self.vector(f"{name}.bias", width)
         self.op("layernorm", (source,), target, width, weight=weight, bias=bias, eps=self.spec.layers.eps, dim=width)
-
-    def linears_from(self, first: int) -> tuple[str, ...]:
-        return tuple(op.weight for op in self.ops[first:] if op.kind == "linear")

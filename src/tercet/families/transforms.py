@@ -5,7 +5,7 @@
     clip     y -> min(max(y, -limit), limit) after each, its bias added: the layer of Crulis et al.
     blocks   [first, end): the transformer blocks that have them; all by default
 
-The head and the embedding never have them.
+The head and the embedding never have them. A model of several parts has an object of these for each part, by its name.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tercet.families.settings import Settings
 
 __all__ = ["NONE", "Transforms", "read_transforms"]
 
+PARTS = frozenset({"image", "text"})
 LARGEST = 1 << 17  # columns of a block: no model is wider
 
 
@@ -37,10 +38,18 @@ class Transforms:
 NONE = Transforms()
 
 
-def read_transforms(config: Settings, layers: int) -> Transforms:
-    """Of a config whose model has `layers` blocks. Raises ModelError where they are malformed."""
-    given = config.part("tercet")
-    where = "config.json: tercet"
+def read_transforms(config: Settings, layers: int, part: str = "") -> Transforms:
+    """What the linears of a model's part have; ModelError where it is malformed.
+
+    Args:
+        layers: blocks of the part.
+        part: its name, where the model has several: each then has an object of its own under that name.
+    """
+    given, where = config.part("tercet"), "config.json: tercet"
+    if part:
+        if unknown := sorted(str(key)[:40] for key in given.keys() - PARTS):
+            raise Settings(given, {}, where).error(unknown[0], "absent: the model has no such part")
+        given, where = Settings(given, {}, where).part(part), f"{where}: {part}"
     if unknown := sorted(str(key)[:40] for key in given.keys() - {"rotate", "clip", "blocks"}):
         raise Settings(given, {}, where).error(unknown[0], "absent: it is not known here")
     own = Settings(given, {}, where)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tercet.modules.activations import Shared
 from tercet.modules.ops import Buffers, counted, run
-from tercet.program import Program, Towers
+from tercet.program import Model, Program
 from tercet.program.blocks import block_ops
 from tercet.recipe import Activations
 
@@ -47,7 +47,7 @@ class TowersModule(nn.Module):
         tensors: float32 arrays of every weight of the towers, by full name.
     """
 
-    def __init__(self, towers: Towers, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(self, towers: Model, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         super().__init__()
         self.towers = towers
         self.activations: Activations = "a16"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tercet import families, sources
+from tercet import sources
 from tercet.data import spread, windows
 from tercet.data.texts import Text
 from tercet.evaluate import compare
@@ -118,6 +118,6 @@ def _packed_size(folder: Path) -> tuple[float, float]:
 
 def original_size(source: sources.Source) -> tuple[float, float]:
     """MB of 16-bit weights and the tokenizer, and bits a weight."""
-    weights = families.program(source.config).weights.values()
+    weights = source.model.text.weights.values()
     tokenizer = sum(len(data) for data in source.tokenizer_files().values())
     return (2 * sum(math.prod(weight.shape) for weight in weights) + tokenizer) / 1e6, 16.0

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from tercet.calibrate import Quantized, dequantized
 from tercet.packing import PackedTensor, pack
-from tercet.program import Program, Towers
+from tercet.program import Model, Program
 from tercet.recipe import Planned
 
 __all__ = ["convert"]
 
 
 def convert(
-    program: Program | Towers,
+    program: Program | Model,
     tensors: Mapping[str, NDArray[np.float32]],
     plan: Mapping[str, Planned],
     quantized: Mapping[str, Quantized],

@@ -101,7 +101,7 @@ def distil(
     arrays = {"ids": cut, **answers}
     # Rounded weights are no better start than the quantizer's own, which is the pretrained weight itself.
     known = quantized if recipe.calibrate else {n: t for n, t in quantized.items() if not isinstance(t, TernaryTensor)}
-    student = build_student(source.model(), plan, known, settings.activations, how.context)
+    student = build_student(source.pretrained(), plan, known, settings.activations, how.context)
     # Of a sharded student no process can run a whole forward pass by itself.
     validation = _validation(source, how.context) if validate and not processes.sharded else None
     result = train(
@@ -113,7 +113,7 @@ def distil(
         progress=lambda record: watch(record, how.steps) if watch else step("distil", int(record["step"]), how.steps),
     )
     if result.sharded and processes.first:
-        student = build_student(source.model(), plan, known, settings.activations, how.context)
+        student = build_student(source.pretrained(), plan, known, settings.activations, how.context)
         load_weights(Task(student, None, settings), folder)
     if not processes.first:
         return Distilled(dict(quantized), folder, asked)
@@ -124,7 +124,7 @@ def _teacher(
     source: sources.Source, settings: Distil, how: Train, cut: NDArray[np.int64], cache: Path, step: Progress
 ) -> tuple[nn.Module | None, dict[str, NDArray[Any]]]:
     """What of the teacher stays in memory, and what it answered to each window where that is stored."""
-    model, key = source.model(), {"source": source.origin}
+    model, key = source.pretrained(), {"source": source.origin}
     bfloat16 = uses_bfloat16(how.precision, torch.device("cpu"))
     if bfloat16:
         _halve(model)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tercet import families
 from tercet.modules.rotation import rotate
 from tercet.program.hadamard import rotated
 from tercet.sources import Source
@@ -28,11 +27,11 @@ class RotatedSource(Source):
     """A source with W H for each W of a linear in a block, and H x for its x."""
 
     def tensors(self) -> Mapping[str, NDArray[np.float32]]:
-        return _RotatedTensors(super().tensors(), families.program(self.config).rotations)
+        return _RotatedTensors(super().tensors(), self.model.text.rotations)
 
-    def model(self) -> PreTrainedModel:
-        model = super().model()
-        _rotate_linears(model, families.program(self.config).rotations)
+    def pretrained(self) -> PreTrainedModel:
+        model = super().pretrained()
+        _rotate_linears(model, self.model.text.rotations)
         return model
 
 

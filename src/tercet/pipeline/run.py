@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tercet import families, sources
+from tercet import sources
 from tercet.data.texts import choose, refuse_unreadable
 from tercet.errors import RecipeError
 from tercet.evaluate.rows import Row, markdown
@@ -103,7 +103,7 @@ def quantize(
     if isinstance(rules.distil, ClipDistil):
         raise RecipeError(f"{rules.name}: distils a model of pictures and texts; {origin.name} is a language model")
     origin = rotated_source(origin) if rules.rotate else origin
-    program = families.program(origin.config)
+    program = origin.model.text
     plan = rules.plan(program)
     clipped(origin.config, program, plan)  # refuses now what it would refuse after all the work
     folder = checked_target(Path(out))

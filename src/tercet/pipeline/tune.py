@@ -108,8 +108,8 @@ def tune(
     general = _general(engine, context)
     before, general_before = _measured(engine.logits, kept, general)
     start = {name: _unpacked(tensor) for name, tensor in packed.tensors.items()}
-    program = families.program(packed.config["model"])
-    student = build_student(origin.model(), _plan(packed.tensors), start, "a8", context)
+    program = families.model(packed.config["model"]).text
+    student = build_student(origin.pretrained(), _plan(packed.tensors), start, "a8", context)
     run = cache_dir() / "training" / _name(packed, learnt, rank, settings)
     fine_tune(
         student,

@@ -1,5 +1,5 @@
 """Models as lists of operations, and the numpy interpreter that is the reference of every other reader."""
 
-from tercet.program.program import Function, Op, Program, Role, Rope, Row, Towers, Weight
+from tercet.program.program import Function, Model, ModelKind, Op, Picture, Program, Role, Rope, Row, Weight
 
-__all__ = ["Function", "Op", "Program", "Role", "Rope", "Row", "Towers", "Weight"]
+__all__ = ["Function", "Model", "ModelKind", "Op", "Picture", "Program", "Role", "Rope", "Row", "Weight"]

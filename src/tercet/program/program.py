@@ -35,13 +35,16 @@ keys as it has; its queries may be fewer where it is not `causal`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Op", "Program", "Role", "Rope", "Towers", "Weight"]
+from tercet.errors import ModelError
+
+__all__ = ["Model", "ModelKind", "Op", "Picture", "Program", "Role", "Rope", "Weight"]
 
 Kind = Literal[
     "embed", "rmsnorm", "layernorm", "linear", "clip", "rotate", "rope", "attention", "activation", "gated", "add",
@@ -50,6 +53,12 @@ Kind = Literal[
 Function = Literal["silu", "gelu", "gelu_tanh", "quick_gelu"]
 Row = Literal["first", "last", "end"]
 Role = Literal["linear", "embedding", "head", "position", "vector"]
+ModelKind = Literal["text", "pair"]
+
+USES = {
+    "text": "a language model, without pictures; tercet generate, chat and eval --text are for it",
+    "pair": "an image-text model, not one of language; tercet embed, index, search and eval --dataset are for it",
+}
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,16 @@ class Program:
     context: int
 
     @property
+    def reads(self) -> str:
+        """The buffer that the caller fills: "ids" or "patches"."""
+        return self.ops[0].inputs[0]
+
+    @property
+    def gives(self) -> str:
+        """The buffer that the caller wants: "logits" or "embedding"."""
+        return self.ops[-1].output
+
+    @property
     def linears(self) -> list[str]:
         """Names of the matrices that may be ternary."""
         return [name for name, weight in self.weights.items() if weight.role == "linear"]
@@ -161,39 +180,78 @@ class Program:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class Towers:
-    """A model of pictures and texts: two programs that end in embeddings of one space.
-
-        logits[i, t] = exp(scale) * <i/|i|, t/|t|> + bias
+@dataclass(frozen=True)
+class Picture:
+    """The square picture that an image part reads.
 
     Attributes:
-        image, text: the towers; they share no weights.
-        image_size, patch_size: sides of the square picture and of its patches, in pixels. What is left of the picture
-            to the right of and below the last whole patch is not seen.
-        scale: name of the logit scale's tensor, float32[1], which holds a logarithm.
-        bias: that of the logit bias, "" where there is none.
+        size, patch: sides of the picture and of its patches, in pixels. What is left of the picture to the right of and
+            below the last whole patch is not seen.
     """
 
-    image: Program
-    text: Program
-    image_size: int
-    patch_size: int
-    scale: str = "logit_scale"
+    size: int
+    patch: int
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model: a family and named parts, each a program. What kind of model it is follows from what they read and give.
+
+        text: ids -> logits                                            a language model
+        image: patches -> embedding, text: ids -> embedding            an image-text model, whose parts meet in
+            logits[i, t] = exp(scale) * <i/|i|, t/|t|> + bias
+
+    Attributes:
+        family: the transformers model_type it was made from.
+        parts: "text" and, where the model sees pictures, "image"; they share no weights.
+        picture: what the image part reads; None without one.
+        scale: name of the logit scale's tensor, float32[1], which holds a logarithm; "" where there is none.
+        bias: that of the logit bias, likewise.
+    """
+
+    family: str
+    parts: Mapping[str, Program]
+    picture: Picture | None = None
+    scale: str = ""
     bias: str = ""
 
     @property
-    def dim(self) -> int:
-        """Columns of an embedding."""
-        return self.image.widths["embedding"]
+    def kind(self) -> ModelKind:
+        """What lessons, recipes and commands choose by."""
+        return "pair" if self.text.gives == "embedding" else "text"
+
+    def expect(self, kind: ModelKind) -> Model:
+        """The model itself. Raises ModelError where it is of another kind, and says what that is for."""
+        if self.kind != kind:
+            raise ModelError(f"config.json: {self.family} is {USES[self.kind]}")
+        return self
+
+    @property
+    def text(self) -> Program:
+        return self.parts["text"]
+
+    @property
+    def image(self) -> Program:
+        return self.parts["image"]
+
+    @property
+    def pixels(self) -> Picture:
+        """The picture of a model that sees some."""
+        assert self.picture is not None
+        return self.picture
 
     @property
     def weights(self) -> dict[str, Weight]:
-        """What both towers read, and scale and bias."""
+        """What all parts read, and scale and bias."""
         own = {name: Weight((1,), "vector") for name in (self.scale, self.bias) if name}
-        return {**self.image.weights, **self.text.weights, **own}
+        return {name: weight for part in self.parts.values() for name, weight in part.weights.items()} | own
 
     @property
     def linears(self) -> list[str]:
-        """Names of the matrices of both towers' blocks."""
-        return self.image.linears + self.text.linears
+        """Names of the matrices of all parts' blocks."""
+        return [name for part in self.parts.values() for name in part.linears]
+
+    @property
+    def rotations(self) -> dict[str, int]:
+        """Of all parts, as `Program.rotations`."""
+        return {name: block for part in self.parts.values() for name, block in part.rotations.items()}

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from tercet.errors import RecipeError
-from tercet.program import Program, Towers
+from tercet.program import Model, Program
 from tercet.quantizers import QuantizerConfig
 from tercet.recipe.settings import Keep, Rule, TernaryFormat
 from tercet.tensor import GROUP_SIZES
@@ -53,7 +53,7 @@ class Planned:
     format: str
 
 
-def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, program: Program | Towers) -> dict[str, Planned]:
+def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, program: Program | Model) -> dict[str, Planned]:
     """What becomes of each matrix of the model, in its order. Raises RecipeError where rules and model do not fit."""
     chosen = _choose(rules, program)
     formats = {name: _format(name, rule, format) for name, rule in chosen.items()}
@@ -80,7 +80,7 @@ def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, program: Pr
     return planned
 
 
-def _choose(rules: Sequence[Rule], program: Program | Towers) -> dict[str, Rule]:
+def _choose(rules: Sequence[Rule], program: Program | Model) -> dict[str, Rule]:
     """The rule of each matrix; a tied head is the embedding, planned once."""
     chosen: dict[str, Rule] = {}
     reached: set[int] = set()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from tercet.errors import RecipeError
-from tercet.program import Program, Towers
+from tercet.program import Model, Program
 from tercet.recipe.planning import Group, Planned, plan
 from tercet.recipe.reading import read
 from tercet.recipe.settings import Calibrate, ClipDistil, Distil, Evaluate, Rule, Settings, TernaryFormat, Train
@@ -83,7 +83,7 @@ class Recipe(Settings, frozen=True):
         except ValidationError as error:
             raise RecipeError(f"{where}: {_one_line(error)}") from None
 
-    def plan(self, program: Program | Towers) -> dict[str, Planned]:
+    def plan(self, program: Program | Model) -> dict[str, Planned]:
         """What becomes of each matrix of a model, by name.
 
         Raises RecipeError where a rule matches nothing, a linear has no rule, a group does not divide a width, or

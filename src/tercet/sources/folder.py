@@ -11,19 +11,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet import families
 from tercet.artifact import strict_json
 from tercet.errors import FormatError, ModelError
-from tercet.families import SUPPORTED_TOWERS, towers
+from tercet.program import Model
 from tercet.sources.open_clip import config as open_clip
 from tercet.sources.open_clip.names import renamed
 from tercet.sources.tensors import Tensors
-from tercet.sources.towers import views
+from tercet.sources.views import views
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,14 +60,16 @@ class Source:
     fingerprint: str
     origin: dict[str, Any]
 
-    def tensors(self) -> Mapping[str, NDArray[np.float32]]:
-        """Tensors by state-dict name, float32, each read from the file when asked for. Those of a model of pictures and
-        texts have the names and shapes of `families.towers` (`tercet.sources.towers`)."""
-        if self.config["model_type"] not in SUPPORTED_TOWERS:
-            return Tensors(weight_files(self.folder))
-        return views(towers(self.config), _stored(self.folder))
+    @cached_property
+    def model(self) -> Model:
+        """What the config describes. Raises ModelError where it is not supported."""
+        return self.model
 
-    def model(self) -> PreTrainedModel:
+    def tensors(self) -> Mapping[str, NDArray[np.float32]]:
+        """float32 tensors by the names and in the shapes of `model.weights`, each read from the file when asked for."""
+        return views(self.model, _stored(self.folder))
+
+    def pretrained(self) -> PreTrainedModel:
         """The transformers model: float32, eval mode. Raises ModelError where transformers cannot make it."""
         from tercet.sources.hf import load
 
@@ -85,7 +89,7 @@ class Source:
                 f"{self.folder}: no tokenizer.json; save the tokenizer in the fast format beside the model"
             )
         files = {"tokenizer.json": _bytes(tokenizer), "tokenizer_config.json": _text(settings)}
-        if self.config["model_type"] in SUPPORTED_TOWERS:
+        if self.model.picture:
             files["preprocessor_config.json"] = _text(self.preprocessor())
         return files
 
@@ -197,7 +201,7 @@ def _stored(folder: Path) -> Mapping[str, NDArray[np.float32]]:
 def _preprocessor(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What preprocessor_config.json says; newer transformers write it into processor_config.json. Empty: nothing."""
     if _is_open_clip(folder):
-        return open_clip.preprocessor(_json(folder / open_clip.CONFIG), towers(config).image_size)
+        return open_clip.preprocessor(_json(folder / open_clip.CONFIG), families.model(config).pixels.size)
     own = _json(folder / "preprocessor_config.json", {})
     if not own:
         own = _json(folder / "processor_config.json", {}).get("image_processor", {})

@@ -25,9 +25,9 @@ GELU = {"hidden_act": "gelu"}
 @pytest.mark.parametrize("length", [tiny.TEXT["max_position_embeddings"], 5])
 def test_float_embeddings_are_those_of_transformers(family: str, parts: dict[str, Any], length: int) -> None:
     made, config, tensors = tiny.model(family, **parts)
-    towers = families.towers(config)
+    towers = families.model(config)
     encoder = Encoder(towers, tensors, activations="float32")
-    pixels, ids = tiny.pixels(size=towers.image_size), tiny.texts(length=length)
+    pixels, ids = tiny.pixels(size=towers.pixels.size), tiny.texts(length=length)
     image, text, logits = tiny.reference(made, pixels, ids)
     ours = encoder.encode_pixels(pixels), encoder.encode_ids(ids)
     for got, wanted in zip(ours, (image, text), strict=True):
@@ -43,9 +43,9 @@ def test_a_folder_gives_what_its_tensors_give(family: str, tmp_path: Path) -> No
     artifact.save(tmp_path / "m", model=config, tensors=tensors, calibration={}, **parts)
     encoder = Encoder.open(tmp_path / "m", check=True)
     assert (encoder.dim, encoder.context) == (towers.dim, towers.text.context)
-    assert encoder.image_size == (towers.image_size, towers.image_size)
+    assert encoder.image_size == (towers.pixels.size, towers.pixels.size)
     assert encoder.logit_scale == pytest.approx(float(np.exp(tensors[towers.scale][0])))
-    direct, pixels, ids = Encoder(towers, tensors), tiny.pixels(size=towers.image_size), tiny.texts()
+    direct, pixels, ids = Encoder(towers, tensors), tiny.pixels(size=towers.pixels.size), tiny.texts()
     assert np.array_equal(encoder.encode_pixels(pixels), direct.encode_pixels(pixels))
     assert np.array_equal(encoder.encode_ids(ids), direct.encode_ids(ids))
 

@@ -23,7 +23,7 @@ from tercet.data.pairs import ClipData
 from tercet.errors import RecipeError, TrainError
 from tercet.pipeline.clip.student import build_student, vectors
 from tercet.pipeline.distil import Watch
-from tercet.program import Towers
+from tercet.program import Model
 from tercet.progress import Progress
 from tercet.quantizers import freeze
 from tercet.recipe import ClipDistil, Planned, Recipe
@@ -49,7 +49,7 @@ class Distilled:
 
 
 def distil(
-    towers: Towers,
+    towers: Model,
     tensors: Mapping[str, Floats],
     origin: Mapping[str, Any],
     recipe: Recipe,
@@ -103,7 +103,7 @@ def distil(
 
 
 def train_on(
-    towers: Towers, tensors: Mapping[str, Floats], recipe: Recipe, data: ClipData, folder: Path
+    towers: Model, tensors: Mapping[str, Floats], recipe: Recipe, data: ClipData, folder: Path
 ) -> dict[str, Floats]:
     """The control: the floating-point model itself, trained by its own task for the recipe's steps; its tensors."""
     assert recipe.train is not None

@@ -51,7 +51,7 @@ class Exam:
 
     def images(self, encode_pixels: Callable[[Floats], Floats]) -> Floats:
         """float32[n, dim]: what an image tower makes of the pictures."""
-        size = 12 * len(self.source) * self.reader.towers.image_size**2  # bytes, three floats a pixel
+        size = 12 * len(self.source) * self.reader.towers.pixels.size**2  # bytes, three floats a pixel
         batches = self._prepared if size <= LARGE else self._batches()
         return np.concatenate([encode_pixels(batch) for batch in batches])
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet import families, sources
+from tercet import sources
 from tercet.data.pairs import Reader
-from tercet.program import Towers
+from tercet.program import Model
 from tercet.runtime.pictures.captions import CaptionTokenizer
 from tercet.runtime.pictures.preprocess import Preprocessor
 
@@ -22,13 +22,13 @@ class ClipModel:
     """Attributes: source; towers; tensors: by the towers' names, float32, read when they are asked for."""
 
     source: sources.Source
-    towers: Towers
+    towers: Model
     tensors: Mapping[str, NDArray[np.float32]]
 
     @classmethod
     def open(cls, source: sources.Source) -> ClipModel:
         """Raises ModelError where it is no model of pictures and texts that we know."""
-        return cls(source, families.towers(source.config), source.tensors())
+        return cls(source, source.model, source.tensors())
 
     def reader(self) -> Reader:
         """As the packed folder will read: by the files that go into it."""

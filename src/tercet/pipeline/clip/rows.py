@@ -84,7 +84,7 @@ def validation(exams: Sequence[Exam]) -> Validation:
     @torch.no_grad()
     def measured(module: TowersModule) -> dict[str, float]:
         def pixels(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-            cut = patches(rows, module.towers.patch_size)
+            cut = patches(rows, module.towers.pixels.patch)
             return module.encode_patches(torch.from_numpy(cut)).embedding.numpy()
 
         def ids(rows: NDArray[np.int64]) -> NDArray[np.float32]:

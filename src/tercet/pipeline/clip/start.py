@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tercet.calibrate import Quantized, calibrate, rounded
 from tercet.data.pairs import ClipData
 from tercet.pipeline.start import starting_plan
-from tercet.program import Towers
+from tercet.program import Model
 from tercet.progress import Progress
 from tercet.recipe import Calibrate, Planned, Recipe
 from tercet.sources.cache import cache_dir
@@ -30,7 +30,7 @@ class Start:
 
 
 def begin(
-    towers: Towers,
+    towers: Model,
     tensors: Mapping[str, NDArray[np.float32]],
     recipe: Recipe,
     plan: Mapping[str, Planned],

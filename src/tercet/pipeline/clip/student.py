@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tercet.calibrate import Quantized, dequantized
 from tercet.errors import RecipeError
-from tercet.program import Towers
+from tercet.program import Model
 from tercet.quantizers import quantize_
 from tercet.recipe import Activations, Planned
 from tercet.tensor import TernaryTensor
@@ -36,7 +36,7 @@ def check(plan: Mapping[str, Planned]) -> None:
 
 
 def build_student(
-    towers: Towers,
+    towers: Model,
     tensors: Mapping[str, NDArray[np.float32]],
     plan: Mapping[str, Planned],
     known: Mapping[str, Quantized],

@@ -1,6 +1,6 @@
 """The encoder: a packed model of pictures and texts, opened in milliseconds, from pixels or ids to embeddings.
 
-    folder -> Artifact (mmap) -> families.towers(config), narrowed -> a native plan for each over the mapped weights
+    folder -> Artifact (mmap) -> families.model(config), narrowed -> a native plan for each over the mapped weights
 
 Weights are read as the engine reads them (`tercet.runtime.native_program`); a tower with matrices that no kernel reads
 as they are stored (t5) is made when it is first used. Big batches are computed a chunk at a time, so that activations
@@ -23,13 +23,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tercet import _native, kernels
+from tercet import _native, families, kernels
 from tercet.artifact import Artifact
 from tercet.errors import EngineError, ModelError
 from tercet.families import narrowed
-from tercet.families import towers as towers_of
 from tercet.packing import PackedTensor
-from tercet.program import Program, Towers
+from tercet.program import Model, Program
 from tercet.runtime.locks import ForkLock
 from tercet.runtime.native_program import Tensors, converts, native_program, refuse_unread
 
@@ -57,7 +56,7 @@ class Encoder:
 
     def __init__(
         self,
-        towers: Towers,
+        towers: Model,
         tensors: Tensors,
         *,
         threads: int | None = None,
@@ -102,8 +101,8 @@ class Encoder:
         self._image = _Late(partial(compiled, towers.image, waits[0]), wait=waits[0])
         self._text = _Late(partial(compiled, towers.text, waits[1]), wait=waits[1])
         self.isa: str = isa or kernels.default_backend()
-        self.dim = towers.dim
-        self.image_size = (towers.image_size, towers.image_size)
+        self.dim = towers.image.widths["embedding"]
+        self.image_size = (towers.pixels.size, towers.pixels.size)
         self.context = towers.text.context
         self.logit_scale = _scale(tensors, towers.scale)
         self.logit_bias = _scalar(tensors, towers.bias) if towers.bias else 0.0
@@ -128,9 +127,9 @@ class Encoder:
         Raises FormatError: the folder is damaged; ModelError: its architecture is unknown or does not fit its weights.
         """
         artifact = source if isinstance(source, Artifact) else Artifact.open(Path(source), check=check, copy=copy)
-        towers = towers_of(artifact.config["model"])
+        towers = families.model(artifact.config["model"]).expect("pair")
         refuse_unread(artifact, towers.weights)
-        towers = replace(towers, image=narrowed(towers.image), text=narrowed(towers.text))
+        towers = replace(towers, parts={name: narrowed(part) for name, part in towers.parts.items()})
         encoder = cls(towers, artifact.tensors, threads=threads, isa=isa, activations=activations)
         encoder.artifact = artifact
         return encoder
@@ -148,7 +147,7 @@ class Encoder:
         if array.ndim != 4 or array.shape[1:] != wanted or array.dtype.kind != "f":
             raise EngineError(f"pixels are {array.dtype}{list(array.shape)}; float32{['n', *wanted]} is needed")
         embeddings = np.empty((len(array), self.dim), np.float32)
-        self._image().pixels(np.ascontiguousarray(array, np.float32), self.towers.patch_size, embeddings)
+        self._image().pixels(np.ascontiguousarray(array, np.float32), self.towers.pixels.patch, embeddings)
         return embeddings
 
     def encode_ids(self, ids: ArrayLike) -> Floats:

@@ -1,6 +1,6 @@
 """The engine: a packed model, opened in milliseconds, from token ids to logits.
 
-    folder -> Artifact (mmap) -> families.program(config) -> native plan over views of the mapped weights
+    folder -> Artifact (mmap) -> families.model(config).text -> native plan over views of the mapped weights
 
 Nothing is repacked: kernels read the file's own bytes. Only t5, and t19 where the instruction set has no kernel for
 it, become t2 in anonymous memory when the engine is made. What a step computes for a token does not depend on threads,
@@ -20,10 +20,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tercet import _native
+from tercet import _native, families
 from tercet.artifact import Artifact
 from tercet.errors import EngineError
-from tercet.families import program as program_of
 from tercet.program import Program
 from tercet.runtime.native_program import Tensors, native_program, refuse_unread
 from tercet.runtime.text.batch import Batch
@@ -158,7 +157,7 @@ class Engine:
         Raises FormatError: the folder is damaged; ModelError: its architecture is unknown or does not fit its weights.
         """
         artifact = source if isinstance(source, Artifact) else Artifact.open(Path(source), check=check, copy=copy)
-        program = program_of(artifact.config["model"])
+        program = families.model(artifact.config["model"]).expect("text").text
         refuse_unread(artifact, program.weights)
         engine = cls(
             program,

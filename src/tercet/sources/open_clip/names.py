@@ -4,7 +4,7 @@
     transformer.resblocks.0.attn.in_proj_weight       -> text_model.encoder.layers.0.self_attn.in_proj_weight
     visual.proj, text_projection [width, dim]         -> transposed: linears are [out, in]
 
-q, k and v of a block stay one matrix here; `tercet.sources.towers` parts them. Some checkpoints put `text.` in front of
+q, k and v of a block stay one matrix here; `tercet.sources.views` parts them. Some checkpoints put `text.` in front of
 what belongs to the text.
 """
 

@@ -35,9 +35,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def ours(source: Source) -> list[Any]:
     """Embeddings of pictures and texts, as `tiny` has them, by the interpreter."""
-    towers, tensors = families.towers(source.config), source.tensors()
+    towers, tensors = source.model, source.tensors()
     assert {name: tensors[name].shape for name in tensors} == {n: w.shape for n, w in towers.weights.items()}
-    pictures = patches(tiny.pixels(size=towers.image_size), towers.patch_size)
+    pictures = patches(tiny.pixels(size=towers.pixels.size), towers.pixels.patch)
     return [
         interpreter.embeddings(towers.image, tensors, pictures),
         interpreter.embeddings(towers.text, tensors, tiny.texts()),
@@ -84,8 +84,8 @@ def test_an_open_clip_folder(variant: str, prefix: str, tmp_path: Path) -> None:
     made, config = open_clip_model.model(**square)
     config["vision_cfg"] |= given.get("vision", {})
     source = resolve(str(open_clip_model.save_folder(tmp_path / "model", made, config, prefix=prefix)))
-    towers = families.towers(source.config)
-    same(ours(source), open_clip_model.embeddings(made, tiny.pixels(size=towers.image_size), tiny.texts()))
+    towers = source.model
+    same(ours(source), open_clip_model.embeddings(made, tiny.pixels(size=towers.pixels.size), tiny.texts()))
     assert source.tensors()[towers.scale].item() == 3.5
     assert towers.bias == ("logit_bias" if "init_logit_bias" in given else "")
     assert not towers.bias or source.tensors()[towers.bias].item() == -7.25
@@ -96,7 +96,7 @@ def test_a_config_of_open_clips_own_source(tmp_path: Path) -> None:
     folder = open_clip_model.save_folder(tmp_path / "model", *open_clip_model.model())
     sparse = {"embed_dim": 512, "vision_cfg": {"patch_size": 32}, "text_cfg": {}}
     (folder / "open_clip_config.json").write_text(json.dumps(sparse))
-    mine, published = families.towers(resolve(str(folder)).config), families.towers({"model_type": "clip"})
+    mine, published = families.model(resolve(str(folder)).config), families.model({"model_type": "clip"})
     assert mine.weights == published.weights
     assert {op.function for op in mine.image.ops if op.kind == "activation"} == {"gelu"}
 

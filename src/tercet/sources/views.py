@@ -1,4 +1,4 @@
-"""Tensors of a model of pictures and texts, as our programs take them: views of what transformers stores.
+"""Tensors as our programs take them: views of what transformers stores.
 
 A convolution's kernel becomes the matrix of the same bytes, a probe or a scale a vector. nn.MultiheadAttention keeps
 q, k and v as one matrix `in_proj_weight`; here each third is a matrix of its own. Nothing is copied.
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import FormatError
-from tercet.program import Towers
+from tercet.program import Model
 
 __all__ = ["views"]
 
@@ -21,15 +21,15 @@ Floats = NDArray[np.float32]
 THIRDS = "qkv"
 
 
-def views(towers: Towers, stored: Mapping[str, Floats]) -> Mapping[str, Floats]:
-    """Each tensor the towers read, by our name and in our shape, looked up when it is asked for.
+def views(model: Model, stored: Mapping[str, Floats]) -> Mapping[str, Floats]:
+    """Each tensor a model reads, by our name and in our shape, looked up when it is asked for.
 
     Args:
         stored: by transformers' names.
 
     Raises FormatError, when it is asked for, for a tensor that is not there or has another size.
     """
-    return _Views(stored, {name: weight.shape for name, weight in towers.weights.items()})
+    return _Views(stored, {name: weight.shape for name, weight in model.weights.items()})
 
 
 class _Views(Mapping[str, Floats]):
