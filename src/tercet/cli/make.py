@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tercet.cli.common import AsJson, Threads, emit, progress_bar, render, typer
-from tercet.errors import RecipeError
 
 __all__ = ["demo", "quantize", "tune"]
 
@@ -54,81 +53,22 @@ def quantize(
     as_json: AsJson = False,
 ) -> None:
     """Quantize a pretrained model, pack it, and compare it with the original."""
-    from tercet import sources
     from tercet.cli.live import watch
+    from tercet.pipeline import Data, Watch
     from tercet.pipeline import quantize as run
-
-    origin = sources.resolve(source)
-    if origin.model.kind == "pair":
-        unread = {"text": text, "tokens": tokens, "seed": seed, "eval-text": eval_text, "eval-tokens": eval_tokens}
-        if given := [f"--{name}" for name, value in unread.items() if value is not None]:
-            raise RecipeError(f"{source} is a model of pictures and texts, which does not read {given[0]}")
-        report = _quantize_towers(origin, out, recipe, pictures, captions, eval_pictures, threads)
-        emit(report, as_json, _clip_text)
-        return
-    if pictures or captions or eval_pictures:
-        raise RecipeError(f"{source} is a language model, and reads --text, not pictures")
-    with progress_bar() as progress, watch() as watching:
-        made = run(
-            origin,
-            out,
-            recipe,
-            text=text,
-            tokens=tokens,
-            seed=seed,
-            eval_text=eval_text,
-            eval_tokens=eval_tokens,
-            threads=threads,
-            progress=progress,
-            watch=watching,
-        )
-    emit(made.as_dict(), as_json, _report_text)
-
-
-def _quantize_towers(
-    source: Any,
-    out: Path,
-    recipe: str,
-    pictures: list[str] | None,
-    captions: Path | None,
-    eval_pictures: list[str] | None,
-    threads: int | None,
-) -> dict[str, Any]:
-    from tercet.cli.live import watch
-    from tercet.data.captioned import captioned
-    from tercet.data.captioned import captions as lines
-    from tercet.pipeline.clip.model import ClipModel
-    from tercet.pipeline.clip.run import quantize as run
     from tercet.recipe import Recipe
 
+    chosen = Recipe.load(recipe).changed(tokens=tokens, seed=seed, eval_tokens=eval_tokens or None)
+    data = Data(text, eval_text, tuple(pictures or ()), captions or (), tuple(eval_pictures or ()), eval_tokens != 0)
     with progress_bar() as progress, watch() as watching:
-        report = run(
-            ClipModel.open(source),
-            out,
-            Recipe.load(recipe),
-            [captioned(name) for name in pictures or ()],
-            captions=lines(captions) if captions else (),
-            examined_on=[captioned(name, "test") for name in eval_pictures or ()],
-            threads=threads,
-            progress=progress,
-            watch=watching,
-        )
-    return report.as_dict()
-
-
-def _clip_text(result: dict[str, Any]) -> str:
-    from tercet.pipeline.clip.rows import ClipRow, table
-
-    read = f"read {result['data']}" if result["data"] else "rounded, without pictures"
-    text = f"wrote {result['folder']}: {result['rows'][-1]['file_mb']:.2f} MB, {result['seconds']:.0f} s\n{read}"
-    return render(*table([ClipRow(**row) for row in result["rows"]])) + text
+        made = run(source, out, chosen, data, threads=threads, watch=Watch(progress, watching))
+    emit(made.as_dict(), as_json, _report_text)
 
 
 def _report_text(result: dict[str, Any]) -> str:
     from tercet.evaluate.rows import Row, table
 
-    lines = [f"wrote {result['folder']}: {result['file_mb']:.1f} MB, {result['seconds']:.0f} s"]
-    lines.append(f"calibrated on {result['text']}" if result["text"] else "rounded, without calibration")
+    lines = [f"wrote {result['folder']}: {result['file_mb']:.2f} MB, {result['seconds']:.0f} s", result["read"]]
     if not result["rows"]:
         return "\n".join(lines)
     rows = [Row(**row) for row in result["rows"]]
@@ -149,12 +89,13 @@ def tune(
 ) -> None:
     """Fine-tune a packed model on a text by adapters that are merged: it stays ternary."""
     from tercet.cli.live import watch
-    from tercet.pipeline.tune import SETTINGS
+    from tercet.pipeline import Watch
+    from tercet.pipeline.tune import SETTINGS, Tuning
     from tercet.pipeline.tune import tune as run
 
-    settings = SETTINGS.model_copy(update={"steps": steps, "lr": lr, "seed": seed})
-    with watch() as watching:
-        tuned = run(source, folder, out, text, rank=rank, settings=settings, threads=threads, watch=watching)
+    train = SETTINGS.model_copy(update={"steps": steps, "lr": lr, "seed": seed})
+    with progress_bar() as progress, watch() as watching:
+        tuned = run(source, folder, out, text, Tuning(rank, train, threads), Watch(progress, watching))
     emit(tuned.as_dict(), as_json, _tuned_text)
 
 
@@ -190,11 +131,11 @@ def demo(
 
 
 def _demo_clip_text(result: dict[str, Any]) -> str:
-    from tercet.pipeline.clip.rows import ClipRow, table
+    from tercet.evaluate.rows import Row, table
 
     parts = [f"{name}: made in {seconds:.0f} s" for name, seconds in result["seconds_to_make"].items()]
     parts.append(f"search: {result['search']}   {result['seconds']:.0f} s in all")
-    return render(*table([ClipRow(**row) for row in result["rows"]])) + "\n".join(parts)
+    return render(*table([Row(**row) for row in result["rows"]])) + "\n".join(parts)
 
 
 def _demo_text(result: dict[str, Any]) -> str:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import torch
-
 from tercet.calibrate import billm_dense, rounded
 from tercet.compare.exam import Exam
 from tercet.compare.workshop import Workshop
 from tercet.errors import RecipeError
-from tercet.evaluate.originals import FloatModel
+from tercet.evaluate.originals import ModuleLogits
+from tercet.modules.module import ProgramModule
 from tercet.packing import pack
-from tercet.pipeline.start import calibration_windows
+from tercet.pipeline.lessons import lesson_for
+from tercet.pipeline.making import making
 from tercet.recipe import Recipe
 
 __all__ = ["measured"]
@@ -29,17 +29,15 @@ def measured(recipe: Recipe, shop: Workshop, exam: Exam) -> dict[str, Any]:
     """What `Exam.packed` says of a folder, and "cpu_seconds". Raises RecipeError without `calibrate`."""
     if recipe.calibrate is None:
         raise RecipeError("billm needs a text for its Hessians; give the recipe `calibrate`")
-    source, program, plan = shop.source, shop.program, recipe.plan(shop.program)
-    cut, _ = calibration_windows(source, program, recipe.calibrate, None)
+    made = making(shop.source, recipe)
+    source, program, plan = made.source, made.model.text, made.plan
+    cut = lesson_for(made, shop.data, shop.threads).inputs("text", recipe.calibrate)
     since, tensors = time.process_time(), source.tensors()
     dense = billm_dense(
-        program, tensors, plan, cut, recipe.calibrate, progress=lambda i, n: shop.step("binarize blocks", i, n)
+        program, tensors, plan, cut, recipe.calibrate, progress=lambda i, n: shop.watch.step("binarize blocks", i, n)
     )
     seconds = time.process_time() - since
-    model = source.pretrained()
-    parameters = dict(model.named_parameters())
-    for name, values in dense.weights.items():
-        parameters[name].data.copy_(torch.from_numpy(values))
+    module = ProgramModule(made.model, {name: dense.weights.get(name, tensors[name]) for name in program.weights})
     others = sum(
         pack(rounded(tensors[name], plan[name]), plan[name].format).nbytes if name in plan else 4 * tensors[name].size
         for name in program.weights
@@ -48,7 +46,7 @@ def measured(recipe: Recipe, shop: Workshop, exam: Exam) -> dict[str, Any]:
     size = others + sum(dense.bits.values()) / 8
     weights = sum(tensors[name].size for name in program.weights)
     return {
-        **exam.quality(FloatModel(model)),
+        **exam.quality(ModuleLogits(module.eval())),
         "bits_per_linear_weight": dense.bits_per_weight,
         "bits_per_weight": 8 * size / weights,
         "zero_share": None,

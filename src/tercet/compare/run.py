@@ -31,7 +31,9 @@ from tercet.evaluate.machine import machine
 from tercet.evaluate.originals import set_threads
 from tercet.evaluate.text import quality
 from tercet.pipeline.against_original import original_size
-from tercet.pipeline.run import EVALUATION_SEED
+from tercet.pipeline.lessons import Data
+from tercet.pipeline.lessons.text import EVALUATION_SEED
+from tercet.pipeline.making import Watch
 from tercet.progress import Progress, silent
 from tercet.recipe import Evaluate
 
@@ -78,7 +80,7 @@ def compare_methods(
     validation = choose(validation_text or "default", "validation", origin, settings.tokens, EVALUATION_SEED + 1)
     exam = Exam(origin, settings, (test, validation), place / WORK, threads, step)
     facts = _facts(origin, exam, _protocol(test, validation, exam), command or f"compare_methods({origin.name!r}, ...)")
-    comparison = _Comparison(entries, place, exam, Workshop(origin, place / WORK, threads, step), facts)
+    comparison = _Comparison(entries, place, exam, Workshop(origin, place / WORK, Data(), Watch(step), threads), facts)
     try:
         comparison.run(step, tell)
     finally:

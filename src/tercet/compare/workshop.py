@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,11 @@ from typing import Any
 from tercet import fsio, sources
 from tercet.pipeline.distil import distil
 from tercet.pipeline.folder import write
-from tercet.pipeline.rotation import rotated_source
+from tercet.pipeline.lessons import Data, Lesson, lesson_for
+from tercet.pipeline.making import Making, Watch, making
 from tercet.pipeline.start import Start, begin, starting_plan
-from tercet.program import Program
-from tercet.progress import Progress
-from tercet.recipe import Planned, Recipe
+from tercet.recipe import Recipe
 from tercet.train.journal import read_journal
-from tercet.train.processes import Processes
 
 __all__ = ["Made", "Workshop"]
 
@@ -49,59 +46,46 @@ class Made:
 
 class Workshop:
     """Args:
-    work: folder for runs and the model; threads: of torch; step: called with (what, done, total).
+    work: folder for runs and the model. data: what all models read. threads: of torch and of the engine.
     """
 
-    def __init__(self, source: sources.Source, work: Path, threads: int | None, step: Progress) -> None:
-        self.source, self.work, self.threads, self.step = source, work, threads, step
-        self.program = source.model.text
+    def __init__(self, source: sources.Source, work: Path, data: Data, watch: Watch, threads: int | None) -> None:
+        self.source, self.work, self.data, self.watch, self.threads = source, work, data, watch, threads
         self._calibrated: dict[str, Start] = {}
 
     def make(self, recipe: Recipe, *, validate: bool) -> Made:
         """Makes and packs a model. Its run is removed from the disk when it has ended: it has gigabytes.
 
         Args:
-            validate: measure the perplexity on the validation split during training.
+            validate: measure on the validation split during training.
 
         Raises TercetError.
         """
-        source = rotated_source(self.source) if recipe.rotate else self.source
-        program = source.model.text
-        plan = recipe.plan(program)
-        start = self._start(source, program, recipe, plan)
+        made = making(self.source, recipe)
+        start, lesson = self._start(made)
         folder = self.work / "model"
         if recipe.train is None:
-            write(folder, source, program, recipe, plan, start.tensors, start.text, self.step)
+            write(folder, made, lesson, start.tensors, self.watch)
             return Made(folder, start.cpu_seconds)
         runs = self.work / "training"
         for answers in runs.glob("*.npy"):
             answers.unlink()
         try:
-            trained = distil(
-                source,
-                program,
-                recipe,
-                plan,
-                start.tensors,
-                runs,
-                self.step,
-                None,
-                Processes(),
-                validate=validate,
-            )
+            trained = distil(made, lesson, start.tensors, runs, self.watch, validate=validate)
         finally:
-            gc.collect()  # models with hooks are cycles, and the next one would not fit beside them
+            gc.collect()  # models are cycles, and the next one would not fit beside them
         journal = read_journal(trained.folder / "journal.jsonl")
-        write(folder, source, program, recipe, plan, trained.tensors, start.text, self.step)
+        write(folder, made, lesson, trained.tensors, self.watch)
         fsio.remove_folder(trained.folder)
         seconds = trained.teacher_cpu_seconds + float(journal[-1]["cpu_seconds"])
         return Made(folder, start.cpu_seconds, seconds, journal)
 
-    def _start(self, source: sources.Source, program: Program, recipe: Recipe, plan: Mapping[str, Planned]) -> Start:
+    def _start(self, made: Making) -> tuple[Start, Lesson]:
+        recipe, lesson = made.recipe, lesson_for(made, self.data, self.threads)
         if recipe.calibrate is None:
-            return begin(source, program, recipe, plan, None, self.threads, self.step)
-        what = f"{recipe.rotate} {recipe.calibrate!r} {starting_plan(recipe, plan)!r}"
+            return begin(made, lesson, self.watch), lesson
+        what = f"{recipe.rotate} {recipe.calibrate!r} {starting_plan(recipe, made.plan)!r}"
         name = hashlib.sha256(what.encode()).hexdigest()
         if name not in self._calibrated:
-            self._calibrated[name] = begin(source, program, recipe, plan, None, self.threads, self.step)
-        return self._calibrated[name]
+            self._calibrated[name] = begin(made, lesson, self.watch)
+        return self._calibrated[name], lesson

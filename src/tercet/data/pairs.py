@@ -26,9 +26,10 @@ from tercet.program import Model
 from tercet.program.patches import patches
 from tercet.runtime.pictures.captions import CaptionTokenizer
 from tercet.runtime.pictures.preprocess import Preprocessor
+from tercet.sources import Source
 from tercet.sources.cache import cache_dir
 
-__all__ = ["LARGE", "Captioned", "ClipData", "IndexedRows", "Reader", "gather"]
+__all__ = ["LARGE", "Captioned", "IndexedRows", "PairData", "Reader", "gather"]
 
 Floats = NDArray[np.float16]
 log = logging.getLogger(__name__)
@@ -57,11 +58,17 @@ class Captioned(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Pictures and texts as both towers of a model read them."""
+    """Pictures and texts as both parts of a model read them, by the files that go into its packed folder."""
 
-    towers: Model
+    model: Model
     preprocessor: Preprocessor
-    labels: CaptionTokenizer
+    captions: CaptionTokenizer
+
+    @classmethod
+    def open(cls, source: Source) -> Reader:
+        """Raises FormatError where the source does not say how pictures and texts are read."""
+        captions = CaptionTokenizer.open(source.folder, source.model.text.context)
+        return cls(source.model, Preprocessor.from_config(source.preprocessor()), captions)
 
     def pictures(self, pixels: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """float32[n, 3, size, size]."""
@@ -71,7 +78,7 @@ class Reader:
 
     def patches(self, pixels: Sequence[NDArray[np.uint8]]) -> Floats:
         """float16[n, patches, columns]: as near as training needs it, in half the memory."""
-        return patches(self.pictures(pixels), self.towers.pixels.patch).astype(np.float16)
+        return patches(self.pictures(pixels), self.model.pixels.patch).astype(np.float16)
 
 
 class IndexedRows:
@@ -91,7 +98,7 @@ class IndexedRows:
 
 
 @dataclass(frozen=True, eq=False)
-class ClipData:
+class PairData:
     """Attributes:
     name: of the sources, for a sentence.
     digest: SHA-256 of all that is read.
@@ -110,7 +117,7 @@ class ClipData:
     more_ids: NDArray[np.int64]
 
     def arrays(self, image: NDArray[np.float32] | None, text: NDArray[np.float32] | None) -> dict[str, Any]:
-        """What `tercet.train.ClipTask` reads; `image` and `text` are the teacher's embeddings, where it is stored."""
+        """What `tercet.train.PairTask` reads; `image` and `text` are the teacher's embeddings, where it is stored."""
         picture, words, groups = (self.rows[:, column] for column in range(3))
         made: dict[str, Any] = {"patches": IndexedRows(self.patches, picture), "ids": self.ids[words], "groups": groups}
         more = {"patches": _repeated(self.more_patches, len(picture)), "ids": _repeated(self.more_ids, len(picture))}
@@ -133,7 +140,7 @@ def gather(
     *,
     captions: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
-) -> ClipData:
+) -> PairData:
     """Pairs for training or calibration.
 
     Args:
@@ -166,13 +173,13 @@ def gather(
     spare = [text for text in dict.fromkeys(captions) if text not in texts]
     spare = [spare[int(i)] for i in rng.permutation(len(spare))[:rows]]
     pictures, unread = _patches([*places, *kept], reader, progress)
-    ids = reader.labels([*texts, *spare])
+    ids = reader.captions([*texts, *spare])
     table = np.array([row for row in found if row[0] not in unread], np.int64)
     if not len(table):
         raise TercetError(f"no picture with a caption could be read; the first: {next(iter(unread.values()))}")
     digest = hashlib.sha256(pictures.data)
     digest.update(ids.tobytes() + table.tobytes())
-    return ClipData(
+    return PairData(
         name=", ".join(source.name for source in sources),
         digest=digest.hexdigest(),
         patches=pictures,
@@ -193,7 +200,7 @@ def _patches(
     places: Sequence[tuple[Captioned, int]], reader: Reader, progress: Callable[[int, int], None] | None
 ) -> tuple[Floats, dict[int, str]]:
     """The patches, and why those that could not be read were not, by place."""
-    image = reader.towers.image
+    image = reader.model.image
     made = _space((len(places), image.context, image.weights[image.ops[0].weight].shape[1]))
     unread: dict[int, str] = {}
     for at, (source, index) in enumerate(places):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +20,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet import fsio, sources
-from tercet.artifact import is_artifact
-from tercet.data.captioned import captioned
-from tercet.data.pairs import Captioned, ClipData, Reader, gather
+from tercet.data.pairs import Captioned
+from tercet.demo.grid import grid, nearest
+from tercet.demo.made import same
+from tercet.evaluate.exam import Exam, examined
 from tercet.evaluate.machine import machine
-from tercet.evaluate.originals import set_threads
-from tercet.pipeline.clip.distil import run_name, train_on
-from tercet.pipeline.clip.exam import Exam, prepare
-from tercet.pipeline.clip.grid import grid, nearest
-from tercet.pipeline.clip.model import ClipModel
-from tercet.pipeline.clip.rows import ClipRow, examined, original
-from tercet.pipeline.clip.run import make
+from tercet.evaluate.originals import original_row, set_threads
+from tercet.evaluate.rows import Row
+from tercet.pipeline import Data, Watch
+from tercet.pipeline.distil import control, run_name
+from tercet.pipeline.lessons.pair import PairLesson
+from tercet.pipeline.making import making
+from tercet.pipeline.run import make
 from tercet.progress import Progress, silent
 from tercet.recipe import Recipe
 from tercet.runtime.pictures.encoder import Encoder
 from tercet.sources.cache import cache_dir
 
-__all__ = ["MODELS", "demo_clip"]
+__all__ = ["MODELS", "Shown", "demo_clip"]
 
-SOURCE = "clip-tiny"
 PICTURES = ("fashion-mnist", "emoji", "scenes")
 HEADLINE = "fashion-mnist"
 MODELS = {"q_ffn": "clip-q-ffn", "q_all": "clip-q-all", "q_all_e": "clip-q-all-e"}
-TRAINED = "q_all"  # the recipe whose steps the control takes, and the model that is searched with
 SEARCHED = {
     "fashion-mnist": ("a photo of a sneaker.", "a photo of a dress.", "a photo of a bag."),
     "emoji": ("an emoji of dog face", "an emoji of red heart", "an emoji of pizza"),
@@ -50,53 +50,61 @@ SEARCHED = {
 FOUND = 8
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the demo shows.
+
+    Attributes:
+        source: the model, as `tercet.sources.resolve` takes it.
+        pictures, tested: with captions, by name or opened: what is learnt from, what models are compared on.
+        recipes: by the name of a row.
+        trained: the recipe whose steps the control takes, and the model that is searched with.
+        searched: texts to search for, by the name of what is searched.
+    """
+
+    source: str = "clip-tiny"
+    pictures: Sequence[str | Captioned] = PICTURES
+    tested: Sequence[str | Captioned] = PICTURES
+    recipes: Mapping[str, Recipe] | None = None
+    trained: str = "q_all"
+    searched: Mapping[str, Sequence[str]] = field(default_factory=lambda: SEARCHED)
+
+
 def demo_clip(
-    out: Path,
-    *,
-    source: str | None = None,
-    pictures: Sequence[Captioned] | None = None,
-    tested: Sequence[Captioned] | None = None,
-    recipes: Mapping[str, Recipe] | None = None,
-    searched: Mapping[str, Sequence[str]] = SEARCHED,
-    threads: int | None = None,
-    progress: Progress | None = None,
+    out: Path, *, shown: Shown | None = None, threads: int | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Makes and measures the models; writes out/models/*, out/search.png and out/results.json.
-
-    Args:
-        source, pictures, tested, recipes, searched: in place of the demo's own.
 
     Returns "float" and each of `MODELS` ("zeroshot_top1", "ternary_share", "zero_share", "file_mb"), all rows in
     full, the grid's path, machine and seconds. Raises TercetError.
     """
-    begun, step = time.monotonic(), progress or silent
+    begun, watch, shown = time.monotonic(), Watch(progress or silent), shown or Shown()
     set_threads(threads)
-    model = ClipModel.open(sources.resolve(source or SOURCE))
-    learnt = pictures or [captioned(name) for name in PICTURES]
-    tests = tested or [captioned(name, "test") for name in PICTURES]
-    reader = model.reader()
-    exams = [prepare(each, reader) for each in tests]
-    chosen = dict(recipes or {name: Recipe.load(each) for name, each in MODELS.items()})
-    data = _data(chosen[TRAINED], learnt, reader, step)
-    rows = [original(model, exams), _control(model, chosen[TRAINED], data, exams)]
-    chosen = {"rounded": _rounded(chosen[TRAINED]), **chosen}
+    source = sources.resolve(shown.source)
+    chosen = dict(shown.recipes or {name: Recipe.load(each) for name, each in MODELS.items()})
+    made = making(source, chosen[shown.trained])
+    lesson = PairLesson(made, Data(pictures=shown.pictures, eval_pictures=shown.tested), threads)
+    folder = (
+        cache_dir() / "training" / f"control-{run_name(made, lesson)}"
+    )  # it stays: a second demo goes on from there
+    rows = [original_row(source, lesson.exams), original_row(source, lesson.exams, control(made, lesson, folder))]
+    chosen = {"rounded": _rounded(chosen[shown.trained]), **chosen}
+    folders = {name: out / "models" / name for name in chosen}
     seconds: dict[str, float] = {}
     for done, (name, recipe) in enumerate(chosen.items()):
-        step("models", done, len(chosen))
-        folder, since = out / "models" / name, time.monotonic()
-        if not _same(model, folder, recipe):
-            make(model, folder, recipe, data if recipe.train else None, step)
+        watch.step("models", done, len(chosen))
+        since = time.monotonic()
+        if not same(source, folders[name], recipe):
+            own = making(source, recipe)
+            make(own, lesson.again(own), folders[name], watch)
             seconds[name] = time.monotonic() - since
-        rows.append(examined(folder, name, exams, threads))
-    step("models", len(chosen), len(chosen))
+        rows.append(examined(folders[name], name, lesson.exams, threads))
+    watch.step("models", len(chosen), len(chosen))
     place = out / "search.png"
-    fsio.atomic_file(place, _search(out / "models" / TRAINED, reader, tests, exams, searched, threads))
+    fsio.atomic_file(place, _search(folders[shown.trained], lesson, shown.searched, threads))
+    named = [row for row in rows if row.name != rows[1].name]
     result: dict[str, Any] = {
-        **{
-            row.name.replace("original", "float"): _short(row, exams)
-            for row in rows
-            if row.name != "original, trained on"
-        },
+        **{row.name.replace("original", "float"): _short(row, lesson.exams) for row in named},
         "rows": [row.as_dict() for row in rows],
         "search": str(place),
         "machine": machine(),
@@ -109,57 +117,30 @@ def demo_clip(
     return result
 
 
-def _data(recipe: Recipe, pictures: Sequence[Captioned], reader: Reader, step: Progress) -> ClipData:
-    assert recipe.train is not None
-    rows = recipe.train.steps * recipe.train.batch * recipe.train.accumulation
-    return gather(pictures, reader, rows, recipe.train.seed, progress=lambda i, n: step("read pictures", i, n))
-
-
-def _control(model: ClipModel, recipe: Recipe, data: ClipData, exams: Sequence[Exam]) -> ClipRow:
-    """Its run stays in the cache: a second demo goes on from there."""
-    run = cache_dir() / "training" / f"control-{run_name(model.source.origin, recipe, data)}"
-    return original(model, exams, train_on(model.towers, model.tensors, recipe, data, run))
-
-
 def _rounded(recipe: Recipe) -> Recipe:
     """The same matrices, plainly rounded: what calibration and training start from."""
     return recipe.model_copy(update={"name": "rounded", "calibrate": None, "distil": None, "train": None})
 
 
-def _same(model: ClipModel, folder: Path, recipe: Recipe) -> bool:
-    if not is_artifact(folder):
-        return False
-    config = json.loads((folder / "config.json").read_bytes())
-    written = json.loads((folder / "recipe.json").read_bytes())
-    return bool(config["source"] == model.source.origin and written == recipe.model_dump(mode="json"))
-
-
-def _short(row: ClipRow, exams: Sequence[Exam]) -> dict[str, Any]:
+def _short(row: Row, exams: Sequence[Exam]) -> dict[str, Any]:
     """What stands for a row; without classes to choose from, the first exam's headline."""
     by = next((exam for exam in exams if exam.name == HEADLINE), exams[0])
     return {
-        "zeroshot_top1": row.scores[by.name][by.headline],
+        "zeroshot_top1": row.scores[f"{by.name} {by.headline}"],
         "ternary_share": row.ternary_share,
         "zero_share": row.zero_share,
         "file_mb": row.file_mb,
     }
 
 
-def _search(
-    folder: Path,
-    reader: Reader,
-    tests: Sequence[Captioned],
-    exams: Sequence[Exam],
-    searched: Mapping[str, Sequence[str]],
-    threads: int | None,
-) -> bytes:
+def _search(folder: Path, lesson: PairLesson, searched: Mapping[str, Sequence[str]], threads: int | None) -> bytes:
     encoder = Encoder.open(folder, threads=threads)
     lines: list[str] = []
     found: list[list[NDArray[np.uint8]]] = []
-    for source, exam in zip(tests, exams, strict=True):
-        texts = list(searched.get(source.name, ()))
+    for exam in lesson.exams:
+        texts = list(searched.get(exam.source.name, ()))
         if texts:
-            near = nearest(encoder.encode_ids(reader.labels(texts)), exam.images(encoder.encode_pixels), FOUND)
+            near = nearest(encoder.encode_ids(lesson.reader.captions(texts)), exam.images(encoder.encode_pixels), FOUND)
             lines += texts
-            found += [[source.pixels[int(index)] for index in row] for row in near]
+            found += [[exam.source.pixels[int(index)] for index in row] for row in near]
     return grid(lines, found)

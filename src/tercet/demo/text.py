@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tercet import fsio, sources
-from tercet.artifact import is_artifact
 from tercet.data.texts import choose
+from tercet.demo.made import same
 from tercet.demo.page import page
 from tercet.evaluate.machine import machine
-from tercet.pipeline import quantize
+from tercet.pipeline import Data, Watch, quantize
 from tercet.pipeline.against_original import Rounds, compare_with_original, protocol
 from tercet.progress import Progress, silent
 from tercet.recipe import Evaluate, Recipe
@@ -68,11 +68,11 @@ def demo(out: Path, *, threads: int | None = None, progress: Progress | None = N
     seconds: dict[str, float] = {}
     for done, (name, recipe) in enumerate(MODELS.items()):
         step("models", done, len(MODELS))
-        if not _same(source, folders[name], recipe()):
-            made = quantize(source, folders[name], recipe(), eval_tokens=0, threads=threads, progress=step)
+        if not same(source, folders[name], recipe()):
+            made = quantize(source, folders[name], recipe(), Data(examine=False), threads=threads, watch=Watch(step))
             seconds[name] = made.seconds
     step("models", len(MODELS), len(MODELS))
-    rows = compare_with_original(source, folders, text, EVALUATE, threads, step, Rounds(256, 64, 3))
+    rows = compare_with_original(source, folders, text, EVALUATE, step, Rounds(256, 64, 3, threads))
     samples = {name: _sample(folders[name], threads) for name in SAMPLED}
     result: dict[str, Any] = {
         "rows": [row.as_dict() for row in rows],
@@ -98,15 +98,6 @@ def demo(out: Path, *, threads: int | None = None, progress: Progress | None = N
 
 def _slug(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name).split())
-
-
-def _same(source: sources.Source, folder: Path, recipe: Recipe) -> bool:
-    """Whether the folder was made by this recipe from this source."""
-    if not is_artifact(folder):
-        return False
-    config = json.loads((folder / "config.json").read_bytes())
-    written = json.loads((folder / "recipe.json").read_bytes())
-    return bool(config["source"] == source.origin and written == recipe.model_dump(mode="json"))
 
 
 def _sample(folder: Path, threads: int | None) -> dict[str, str]:

@@ -57,6 +57,16 @@ class Queries:
     def __len__(self) -> int:
         return len(self.results)
 
+    def mean(self) -> float:
+        """The model's result."""
+        if self.halves is not None:
+            return float((self.results[self.halves].mean() + self.results[~self.halves].mean()) / 2)
+        if self.classes is not None:
+            counts = np.bincount(self.classes)
+            right = np.bincount(self.classes, weights=self.results)
+            return float((right[counts > 0] / counts[counts > 0]).mean())
+        return float(self.results.mean())
+
 
 def paired(one: Queries, other: Queries, seed: int = 0) -> Interval:
     """The difference of two models' results; groups, classes and halves are those of the first.

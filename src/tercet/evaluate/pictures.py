@@ -22,10 +22,10 @@ from tercet.errors import FormatError, TercetError
 from tercet.evaluate.bootstrap import Queries, paired
 from tercet.evaluate.probe import probe
 from tercet.evaluate.retrieval import Captions, caption_table
-from tercet.evaluate.zeroshot import average_precision, class_vectors, mean_per_class, rank_of_label
+from tercet.evaluate.zeroshot import average_precision, class_vectors, rank_of_label
 from tercet.runtime.pictures.embedder import BATCH, Embedder, normalized
 
-__all__ = ["Measured", "as_dict", "compare", "measure"]
+__all__ = ["Measured", "as_dict", "classified", "compare", "measure", "retrieved"]
 
 PLACES = (1, 5, 10)
 MAX_REFUSED = 20  # listed; all are counted
@@ -52,6 +52,40 @@ class Measured:
     refused: list[tuple[str, str]] = field(default_factory=list)
     learned: int | None = None
     unlearned: list[tuple[str, str]] = field(default_factory=list)
+
+    def take(self, found: Mapping[str, Queries]) -> None:
+        """More metrics, by their queries."""
+        self.queries.update(found)
+        self.metrics.update({name: queries.mean() for name, queries in found.items()})
+
+
+def classified(
+    pictures: NDArray[np.float32], classes: NDArray[np.float32], labels: NDArray[np.int64]
+) -> dict[str, Queries]:
+    """Zero-shot classification: the queries of "top1", "top5" and "mean_per_class".
+
+    Args:
+        pictures: float32[n, dim], classes: float32[classes, dim], all of length 1. labels: int64[n].
+    """
+    ranks = rank_of_label(pictures, classes, labels)
+    tops = {name: Queries(ranks < place) for name, place in (("top1", 1), ("top5", 5))}
+    return {**tops, "mean_per_class": Queries(ranks < 1, classes=labels)}
+
+
+def retrieved(pictures: NDArray[np.float32], texts: NDArray[np.float32], captions: Captions) -> dict[str, Queries]:
+    """Retrieval in both directions: the queries of R@1, R@5 and R@10, and of "recall", the mean of both R@1.
+
+    Args:
+        pictures: float32[n, dim], texts: float32[len(captions.texts), dim], all of length 1.
+    """
+    by_text, by_picture = caption_table(pictures, texts, captions)
+    owners = (captions.owners, np.arange(len(pictures)))  # a picture is drawn with all its captions
+    found = dict[str, Queries]()
+    for name, ranks, groups in zip(("text_to_image", "image_to_text"), (by_text, by_picture), owners, strict=True):
+        found |= {f"{name}_r{place}": Queries(ranks < place, groups) for place in PLACES}
+    both = np.concatenate([by_text, by_picture]) < 1
+    found["recall"] = Queries(both, np.concatenate(owners), halves=np.arange(len(both)) < len(by_text))
+    return found
 
 
 def measure(
@@ -91,11 +125,7 @@ def measure(
         _several(vectors @ names.T, samples, result)
         return result
     labels = np.array([sample.labels[0] for sample in samples], np.int64)
-    ranks = rank_of_label(vectors, names, labels)
-    for name, place in (("top1", 1), ("top5", 5)):
-        result.metrics[name], result.queries[name] = float((ranks < place).mean()), Queries(ranks < place)
-    result.metrics["mean_per_class"] = mean_per_class(ranks < 1, labels)
-    result.queries["mean_per_class"] = Queries(ranks < 1, classes=labels)
+    result.take(classified(vectors, names, labels))
     if training is not None:
         share = None if limit is None else max(limit // len(pictures.classes), 1)
         learned = _embed(clip, _shared(training, share), result.unlearned, batch, workers, told)
@@ -143,15 +173,7 @@ def _retrieval(clip: Embedder, samples: list[Sample], vectors: NDArray[np.float3
         raise FormatError(f"{missing[:80]!r} has no caption; each picture of a retrieval set needs one")
     captions = Captions([sample.captions for sample in samples])
     texts = normalized(clip.texts(captions.texts))
-    by_text, by_picture = caption_table(vectors, texts, captions)
-    owners = (captions.owners, np.arange(len(samples)))  # a picture is drawn with all its captions
-    for name, ranks, groups in zip(("text_to_image", "image_to_text"), (by_text, by_picture), owners, strict=True):
-        for place in PLACES:
-            result.metrics[f"{name}_r{place}"] = float((ranks < place).mean())
-            result.queries[f"{name}_r{place}"] = Queries(ranks < place, groups)
-    result.metrics["recall"] = (result.metrics["text_to_image_r1"] + result.metrics["image_to_text_r1"]) / 2
-    both = np.concatenate([by_text, by_picture]) < 1
-    result.queries["recall"] = Queries(both, np.concatenate(owners), halves=np.arange(len(both)) < len(by_text))
+    result.take(retrieved(vectors, texts, captions))
 
 
 def _several(scores: NDArray[np.float32], samples: list[Sample], result: Measured) -> None:
@@ -163,8 +185,7 @@ def _several(scores: NDArray[np.float32], samples: list[Sample], result: Measure
     if not len(present):
         raise FormatError("no picture of the set has a class; is it the right one?")
     values = [average_precision(scores[:, one], truth[:, one]) for one in present]
-    result.metrics["mean_average_precision"] = float(np.mean(values))
-    result.queries["mean_average_precision"] = Queries(np.array(values))
+    result.take({"mean_average_precision": Queries(np.array(values))})
 
 
 def _training(pictures: PictureSet) -> Iterator[Sample]:
@@ -198,8 +219,7 @@ def _linear(
         )
     known = np.array([sample.labels[0] for sample in samples], np.int64)
     right = probe(learned, known, vectors, len(pictures.classes)).argmax(axis=1) == labels
-    result.queries["linear_probe"] = Queries(right)
-    result.metrics["linear_probe"] = float(right.mean())
+    result.take({"linear_probe": Queries(right)})
     result.learned = len(samples)
 
 

@@ -1,11 +1,12 @@
-"""One line of the comparison table, and the table as Markdown."""
+"""One line of a comparison table, whatever the medium, and the table as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-__all__ = ["Row", "markdown", "number", "table"]
+__all__ = ["Row", "markdown", "number", "table", "words"]
 
 
 @dataclass(frozen=True)
@@ -14,38 +15,60 @@ class Row:
 
     Attributes:
         name: such as "ternary, calibrated".
-        perplexity, kl, top1_agreement: as in `Quality`.
+        runs_on: "torch" or "engine".
         file_mb: bytes / 10^6 of everything the model needs, tokenizer included.
+        bits_per_weight: 8 * bytes of all tensors / all weights.
+        scores: by name. Of a language model "perplexity", "kl", "top1_agreement" (`Quality`); of an image-text model
+            "<data set> <metric>", shares of 1.
+        ternary_share, zero_share: ternary weights of all weights; zeros of the ternary ones.
         resident_mb: growth of the process's memory by opening and using the model, KV cache not counted.
         prefill_tokens_per_s, decode_tokens_per_s: medians.
-        bits_per_weight: 8 * bytes of all tensors / all weights.
-        runs_on: "torch" or "engine".
     """
 
     name: str
-    perplexity: float
-    kl: float | None
-    top1_agreement: float | None
-    file_mb: float
-    resident_mb: float | None
-    prefill_tokens_per_s: float | None
-    decode_tokens_per_s: float | None
-    bits_per_weight: float
     runs_on: str
+    file_mb: float
+    bits_per_weight: float
+    scores: Mapping[str, float]
+    ternary_share: float | None = None
+    zero_share: float | None = None
+    resident_mb: float | None = None
+    prefill_tokens_per_s: float | None = None
+    decode_tokens_per_s: float | None = None
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-HEADINGS = (
-    "model", "perplexity", "KL", "top-1", "bits/weight", "file MB", "resident MB", "prefill tok/s", "decode tok/s",
-    "runs on",
-)  # fmt: skip
+HEADINGS = {
+    "kl": "KL",
+    "top1_agreement": "top-1",
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_per_class": "mean per class",
+    "linear_probe": "linear probe",
+    "mean_average_precision": "mean AP",
+    "recall": "mean R@1",
+}
+NUMBERS = ("perplexity", "kl")  # all other scores are shares
+FACTS = (
+    ("ternary_share", "ternary"),
+    ("zero_share", "zeros"),
+    ("bits_per_weight", "bits/weight"),
+    ("file_mb", "file MB"),
+    ("resident_mb", "resident MB"),
+    ("prefill_tokens_per_s", "prefill tok/s"),
+    ("decode_tokens_per_s", "decode tok/s"),
+)
 
 
 def table(rows: Iterable[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headings, and the cells of each row as text."""
-    return HEADINGS, [_cells(row) for row in rows]
+    """Headings, and the cells of each row as text; only what some row has."""
+    lines = list(rows)
+    scores = list(dict.fromkeys(name for row in lines for name in row.scores))
+    facts = [(key, heading) for key, heading in FACTS if any(getattr(row, key) is not None for row in lines)]
+    headings = ("model", *(words(name) for name in scores), *(heading for _, heading in facts), "runs on")
+    return headings, [_cells(row, scores, [key for key, _ in facts]) for row in lines]
 
 
 def markdown(rows: Iterable[Row]) -> str:
@@ -54,19 +77,12 @@ def markdown(rows: Iterable[Row]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (headings, rule, *lines)) + "\n"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    return (
-        row.name,
-        number(row.perplexity),
-        number(row.kl),
-        "-" if row.top1_agreement is None else f"{row.top1_agreement:.1%}",
-        f"{row.bits_per_weight:.2f}",
-        f"{row.file_mb:.1f}",
-        "-" if row.resident_mb is None else f"{row.resident_mb:.1f}",
-        number(row.prefill_tokens_per_s),
-        number(row.decode_tokens_per_s),
-        row.runs_on,
-    )
+def words(score: str) -> str:
+    """A score's name as people say it: "emoji text_to_image_r1" is "emoji text to image R@1"."""
+    source, _, metric = score.rpartition(" ")
+    way, found, place = metric.rpartition("_r")
+    said = HEADINGS.get(metric, f"{way.replace('_', ' ')} R@{place}" if found and place.isdigit() else metric)
+    return f"{source} {said}" if source else said
 
 
 def number(value: float | None) -> str:
@@ -76,3 +92,26 @@ def number(value: float | None) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.1e}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def _cells(row: Row, scores: Sequence[str], facts: Sequence[str]) -> tuple[str, ...]:
+    measured = [_score(name, row.scores.get(name)) for name in scores]
+    return (row.name, *measured, *(_fact(key, getattr(row, key)) for key in facts), row.runs_on)
+
+
+def _score(name: str, value: float | None) -> str:
+    if value is None or name in NUMBERS:
+        return number(value)
+    return f"{value:.1%}"
+
+
+def _fact(key: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if key.endswith("share"):
+        return f"{value:.1%}"
+    if key == "bits_per_weight":
+        return f"{value:.2f}"
+    if key == "file_mb":
+        return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.1f}" if key == "resident_mb" else number(value)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tercet.data.sets.sample import filled
 from tercet.runtime.pictures.embedder import Embedder, normalized
 
-__all__ = ["average_precision", "class_vectors", "mean_per_class", "rank_of_label"]
+__all__ = ["average_precision", "class_vectors", "rank_of_label"]
 
 CHUNK = 1024
 
@@ -45,13 +45,6 @@ def rank_of_label(
         equal = (scores == own) & (np.arange(scores.shape[1]) < right)
         ranks[part] = ((scores > own) | equal).sum(axis=1)
     return ranks
-
-
-def mean_per_class(hits: NDArray[np.bool_], labels: NDArray[np.int64]) -> float:
-    """The mean over the classes that occur of the share of their pictures that are hits."""
-    counts = np.bincount(labels)
-    right = np.bincount(labels, weights=hits)
-    return float((right[counts > 0] / counts[counts > 0]).mean())
 
 
 def average_precision(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:

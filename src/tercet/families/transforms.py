@@ -10,11 +10,14 @@ The head and the embedding never have them. A model of several parts has an obje
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tercet.families.settings import Settings
+from tercet.program import Model
 
-__all__ = ["NONE", "Transforms", "read_transforms"]
+__all__ = ["NONE", "Transforms", "read_transforms", "transformed"]
 
 PARTS = frozenset({"image", "text"})
 LARGEST = 1 << 17  # columns of a block: no model is wider
@@ -63,6 +66,16 @@ def read_transforms(config: Settings, layers: int, part: str = "") -> Transforms
         end = named.integer("1", first + 1, layers)
     clip = None if own.raw("clip") is None else own.number("clip", 1e-6, 1e6)
     return Transforms(_rotate(own), clip, first, end)
+
+
+def transformed(config: Mapping[str, Any], model: Model, part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a model, a part of which has these `fields` too."""
+    own: dict[str, Any] = dict(config.get("tercet", {}))
+    if len(model.parts) > 1:
+        own[part] = {**own.get(part, {}), **fields}
+    else:
+        own |= fields
+    return {**config, "tercet": own}
 
 
 def _rotate(own: Settings) -> int | None:

@@ -10,16 +10,14 @@ has one scale where they have. Inputs that several linears share are quantized o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from tercet.recipe import Activations
 
-__all__ = ["Shared", "quantize_activations", "quantized"]
+__all__ = ["Shared", "quantized"]
 
 LARGEST = {"a8": 127, "a4": 7}
 
@@ -73,25 +71,3 @@ class Shared:
 
     def forget(self) -> None:
         self.held = None
-
-
-def quantize_activations(model: nn.Module, groups: Mapping[str, int], kind: Activations) -> list[RemovableHandle]:
-    """Hook the inputs of linears.
-
-    Args:
-        groups: by name of the weight, such as "model.layers.0.mlp.up_proj.weight": columns that share a scale.
-
-    Returns what removes the hooks.
-    """
-    if kind == "a16":
-        return []
-    shared = Shared(kind)
-    handles = [model.register_forward_hook(lambda *_: shared.forget())]
-    for name, group in groups.items():
-        module = model.get_submodule(name.rpartition(".")[0])
-
-        def hook(_: nn.Module, args: tuple[Tensor, ...], group: int = group) -> tuple[Tensor, ...]:
-            return (shared(args[0], group), *args[1:])
-
-        handles.append(module.register_forward_pre_hook(hook))
-    return handles

@@ -1,16 +1,17 @@
-"""Two towers as one module that can be trained: a program's operations on parameters with the tensors' own names.
+"""A model's programs as one torch module: student, teacher and float model, whatever the medium.
 
-    patches float32[n, patches, columns], or ids int64[n, length]  ->  embedding float32[n, dim], not normalised
+    ids int64[n, length] -> hidden float[n, length, width], what the head reads          a language model
+    ids, or patches float[n, patches, columns] -> embedding float32[n, dim]              a part of an image-text model
 
-Quantizers sit on the parameters as on those of any module (`tercet.quantizers.quantize_`), and inputs of linears that
-ship in integers are quantized as the engine does it. No class of transformers is needed, so that whatever a family's
-program describes can be trained: a patch embedding is the matrix it ships as, and so are a pooling's q, k and v.
+Parameters have the tensors' own names, so that quantizers sit on them as on those of any module
+(`tercet.quantizers.quantize_`). Each transformer block is a submodule that is called: what shards parameters, or
+computes blocks again in the backward pass, takes hold of those. Inputs of linears that ship in integers are rounded as
+the engine does it; rotations and clips are operations of the program. No class of transformers is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,84 +19,133 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tercet.modules.activations import Shared
 from tercet.modules.ops import Buffers, counted, run
-from tercet.program import Model, Program
-from tercet.program.blocks import block_ops
+from tercet.modules.segments import Segment, segments
+from tercet.program import Model, Op, Program
 from tercet.recipe import Activations
 
-__all__ = ["Encoded", "TowersModule"]
+__all__ = ["Block", "Passed", "ProgramModule"]
 
 
-class Encoded(NamedTuple):
-    """What a tower makes of its rows.
+class Passed(NamedTuple):
+    """What a pass through a part gives.
 
     Attributes:
-        embedding: float32[n, dim], not normalised.
-        blocks: what comes out of each transformer block, float32[tokens that count, width], where it was asked for.
+        result: what the head reads, float[n, length, width]; or the embedding, float32[n, dim], not normalised.
+        blocks: what comes out of each transformer block, [tokens that count, width], where it was asked for.
+        taps: results of the linears that were asked for, [n, length, columns], by the weight's name.
     """
 
-    embedding: Tensor
+    result: Tensor
     blocks: Sequence[Tensor]
+    taps: Mapping[str, Tensor]
 
 
-class TowersModule(nn.Module):
-    """Attributes: towers, scale (the exponentiated logit scale), bias (0 where the model has none).
+class Block(nn.Module):
+    """A transformer block: a place for its parameters, called with the buffers it reads."""
+
+    def forward(self, owner: ProgramModule, segment: Segment, buffers: Buffers, taps: Collection[str]) -> Buffers:
+        return owner.execute(segment, buffers, taps)
+
+
+class ProgramModule(nn.Module):
+    """Attributes: model; recomputes: whether blocks are computed again in the backward pass.
 
     Args:
-        tensors: float32 arrays of every weight of the towers, by full name.
+        tensors: float32 arrays of everything the model reads, by full name.
     """
 
-    def __init__(self, towers: Model, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(self, model: Model, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         super().__init__()
-        self.towers = towers
-        self.activations: Activations = "a16"
-        self.groups: Mapping[str, int] = {}
+        self.model = model
+        self.recomputes = False
+        self._activations: Activations = "a16"
+        self._groups: Mapping[str, int] = {}
         self._weights = _Weights()
-        for name in towers.weights:
+        self._segments = {part: segments(program) for part, program in model.parts.items()}
+        for path in (segment.path for found in self._segments.values() for segment in found if segment.path):
+            _module(self, path, Block)
+        for name in model.weights:
             path, _, key = name.rpartition(".")
-            module = _module(self, path)
+            module = _module(self, path, nn.Module)
             module.register_parameter(key, nn.Parameter(torch.from_numpy(np.array(tensors[name], np.float32))))
             self._weights.places[name] = module, key
-        self._ends = _block_ends(towers.image), _block_ends(towers.text)
 
-    def quantize_activations(self, groups: Mapping[str, int], kind: Activations) -> None:
-        """Quantize what linears read from now on; `groups`: by name, columns that share a scale."""
-        self.groups, self.activations = dict(groups), kind
+    def round_activations(self, groups: Mapping[str, int], kind: Activations) -> None:
+        """Round what linears read from now on; `groups`: by name of the weight, columns that share a scale."""
+        self._groups, self._activations = dict(groups), kind
 
     @property
     def scale(self) -> Tensor:
-        return self._weights[self.towers.scale].exp()
+        """The exponentiated logit scale of an image-text model."""
+        return self._weights[self.model.scale].exp()
 
     @property
     def bias(self) -> Tensor | None:
-        return self._weights[self.towers.bias] if self.towers.bias else None
+        """Its logit bias; None where it has none."""
+        return self._weights[self.model.bias] if self.model.bias else None
 
-    def encode_patches(self, patches: Tensor, *, blocks: bool = False) -> Encoded:
-        """float32[n, patches, columns] as of `tercet.program.patches`."""
-        return self._encode(self.towers.image, patches, self._ends[0] if blocks else set())
+    def weight(self, name: str) -> Tensor:
+        """A tensor as the model computes with it."""
+        return self._weights[name]
 
-    def encode_ids(self, ids: Tensor, *, blocks: bool = False) -> Encoded:
-        """int64[n, length]; columns that no embedding depends on are left out."""
-        these = counted(self.towers.text, ids)
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [vocab, width] and bias of a language model's last linear."""
+        last = self.model.text.ops[-1]
+        return self._weights[last.weight], self._weights.get(last.bias)
+
+    def forward(self, part: str, rows: Tensor, *, blocks: bool = False, taps: Collection[str] = ()) -> Passed:
+        """Runs a part.
+
+        Args:
+            rows: ids, or patches as of `tercet.program.patches`. Columns of ids that no embedding depends on are left
+                out.
+            blocks, taps: what else of the inside is wanted (`Passed`).
+        """
+        program, these = self.model.parts[part], counted(self.model.parts[part], rows)
         if isinstance(these, Tensor):
-            ids = ids[:, : int(these.any(0).sum())]
-        return self._encode(self.towers.text, ids, self._ends[1] if blocks else set())
+            rows = rows[:, : int(these.any(0).sum())]
+            these = these[:, : rows.shape[1]]
+        buffers: Buffers = {program.reads: rows}
+        after, tapped = list[Tensor](), dict[str, Tensor]()
+        for segment in self._segments[part]:
+            buffers = self._called(segment, buffers, taps)
+            tapped.update({name: buffers.pop(name) for name in taps if name in buffers})
+            if blocks and segment.ends_block:
+                after.append(buffers[segment.ops[-1].output][these].flatten(0, -2))
+        if program.gives == "logits":
+            return Passed(buffers[program.ops[-1].inputs[0]], after, tapped)
+        return Passed(buffers["embedding"][:, 0].float(), after, tapped)
 
-    def _encode(self, program: Program, rows: Tensor, ends: set[int]) -> Encoded:
-        buffers: Buffers = {program.ops[0].inputs[0]: rows}
-        found, these = list[Tensor](), counted(program, rows)
-        shared = Shared(self.activations)
-        for index, op in enumerate(program.ops):
-            if op.kind == "linear" and op.weight in self.groups:
-                x = shared(buffers[op.inputs[0]], self.groups[op.weight])
-                buffers[op.output] = F.linear(x, self._weights[op.weight], self._weights.get(op.bias))
-            else:
-                run(program, op, buffers, self._weights)
-            if index in ends:
-                found.append(buffers[op.output][these].flatten(0, -2))
-        return Encoded(buffers["embedding"][:, 0].float(), found)
+    def _called(self, segment: Segment, buffers: Buffers, taps: Collection[str]) -> Buffers:
+        if not segment.path:
+            return self.execute(segment, buffers, taps)
+        block = self.get_submodule(segment.path)
+        if self.recomputes and torch.is_grad_enabled():
+            made: Buffers = checkpoint(block, self, segment, buffers, taps, use_reentrant=False)
+        else:
+            made = block(self, segment, buffers, taps)
+        return made
+
+    def execute(self, segment: Segment, buffers: Buffers, taps: Collection[str] = ()) -> Buffers:
+        """The buffers that are read behind a segment, and the tapped results of its linears."""
+        buffers, shared = dict(buffers), Shared(self._activations)
+        found: Buffers = {}
+        for op in segment.ops:
+            self._run(segment.program, op, buffers, shared)
+            if op.weight in taps:
+                found[op.weight] = buffers[op.output]
+        return {**{name: buffers[name] for name in segment.live}, **found}
+
+    def _run(self, program: Program, op: Op, buffers: Buffers, shared: Shared) -> None:
+        if op.kind == "linear" and op.weight in self._groups:
+            x = shared(buffers[op.inputs[0]], self._groups[op.weight])
+            buffers[op.output] = F.linear(x, self._weights[op.weight], self._weights.get(op.bias))
+        else:
+            run(program, op, buffers, self._weights)
 
 
 class _Weights(Mapping[str, Tensor]):
@@ -116,17 +166,11 @@ class _Weights(Mapping[str, Tensor]):
         return len(self.places)
 
 
-def _module(root: nn.Module, path: str) -> nn.Module:
-    """The submodule of this path, made if need be."""
-    module = root
-    for part in path.split(".") if path else ():
+def _module(root: nn.Module, path: str, kind: type[nn.Module]) -> nn.Module:
+    """The submodule of this path, made as `kind` if need be; those on the way to it are plain ones."""
+    module, parts = root, path.split(".") if path else []
+    for index, part in enumerate(parts, start=1):
         if part not in module._modules:
-            module.add_module(part, nn.Module())
+            module.add_module(part, kind() if index == len(parts) else nn.Module())
         module = module.get_submodule(part)
     return module
-
-
-def _block_ends(program: Program) -> set[int]:
-    """Indices of the last operations of the transformer blocks; a pooling head, the last of `blocks`, is none."""
-    ends = set(accumulate(len(ops) for ops in block_ops(program)))
-    return {end - 1 for end in ends if program.ops[end - 1].output != "embedding"}

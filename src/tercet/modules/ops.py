@@ -1,5 +1,4 @@
-"""The operations of a program in torch, on a chunk of windows: what calibration runs both models with, and training of
-towers the student.
+"""A program's operations in torch, on a chunk of windows: what calibration, training and float models compute with.
 
 Every buffer is float32[windows, tokens, width]. Plain dense math: weights arrive dequantized, attention is torch's own.
 """
@@ -8,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,7 @@ def counted(program: Program, rows: Tensor) -> Tensor | slice:
     ends = [op for op in program.ops if op.kind == "pick" and op.row == "end"]
     if not ends or not all(op.causal for op in program.ops if op.kind == "attention"):
         return slice(None)
-    return torch.arange(rows.shape[1]) <= _end_of_text(ends[0], rows)[:, None]
+    return torch.arange(rows.shape[1], device=rows.device) <= _end_of_text(ends[0], rows)[:, None]
 
 
 def _end_of_text(op: Op, ids: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def _end_of_text(op: Op, ids: Tensor) -> Tensor:
 def _picked(op: Op, x: Tensor, ids: Tensor | None = None) -> Tensor:
     if op.row == "end":
         assert ids is not None
-        return x[torch.arange(len(x)), _end_of_text(op, ids)][:, None]
+        return x[torch.arange(len(x), device=x.device), _end_of_text(op, ids)][:, None]
     return x[:, :1] if op.row == "first" else x[:, -1:]
 
 
@@ -100,20 +100,26 @@ def _heads(x: Tensor, size: int) -> Tensor:
 
 def _rope(op: Op, x: Tensor, rope: Rope) -> Tensor:
     half = rope.inv_freq.size
-    angle = torch.arange(x.shape[1], dtype=torch.float32)[:, None] * torch.from_numpy(rope.inv_freq)
-    cos = (angle.cos() * rope.factor)[:, None]  # [tokens, 1, half]
-    sin = (angle.sin() * rope.factor)[:, None]
+    cos, sin = _angles(rope, x.shape[1], x.device)
     heads = _heads(x, op.head_dim)
     first, second = heads[..., :half], heads[..., half : 2 * half]
     turned = (first * cos - second * sin, second * cos + first * sin, heads[..., 2 * half :])
     return torch.cat(turned, dim=-1).reshape(x.shape)
 
 
+@lru_cache(maxsize=16)
+def _angles(rope: Rope, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin, float32[tokens, 1, half]; all blocks and steps share them."""
+    with torch.inference_mode(False):
+        angle = torch.arange(tokens, dtype=torch.float32)[:, None] * torch.from_numpy(rope.inv_freq)
+        return tuple((each * rope.factor)[:, None].to(device) for each in (angle.cos(), angle.sin()))  # type: ignore[return-value]
+
+
 def _attention(op: Op, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     tokens = q.shape[1]
     mask = None
     if op.causal and op.window and op.window < tokens:
-        behind = torch.arange(tokens)[:, None] - torch.arange(tokens)
+        behind = torch.arange(tokens, device=q.device)[:, None] - torch.arange(tokens, device=q.device)
         mask = (behind >= 0) & (behind < op.window)
     q, k, v = (_heads(x, op.head_dim).transpose(1, 2) for x in (q, k, v))
     # torch goes back through bfloat16 attention on a CPU 8 times slower than through float32 where rows are short.

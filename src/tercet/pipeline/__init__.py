@@ -1,4 +1,4 @@
-"""Source to measured, packed folder: `quantize`; the measure of any: `evaluate`.
+"""Source to measured, packed folder: `quantize`, and what it reads and tells; `tune`; the measure of any: `evaluate`.
 
 Imported when first used: `quantize` needs torch, and what only runs a packed model (`tercet.pipeline.pictures`) none.
 """
@@ -9,12 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tercet.pipeline.lessons import Data
+    from tercet.pipeline.making import Watch
     from tercet.pipeline.measure import evaluate
     from tercet.pipeline.run import Report, quantize
+    from tercet.pipeline.tune import tune
 
-__all__ = ["Report", "evaluate", "quantize"]
+__all__ = ["Data", "Report", "Watch", "evaluate", "quantize", "tune"]
 
-_HOMES = {"Report": "run", "evaluate": "measure", "quantize": "run"}
+_HOMES = {
+    "Data": "lessons",
+    "Report": "run",
+    "Watch": "making",
+    "evaluate": "measure",
+    "quantize": "run",
+    "tune": "tune",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -30,11 +30,12 @@ ORIGINAL = "original"
 
 @dataclass(frozen=True)
 class Rounds:
-    """How long speed is measured: tokens of the prompt, tokens after it, rounds."""
+    """How speed is measured: tokens of the prompt, tokens after it, rounds; threads, of torch and of the engine."""
 
     prefill: int = 256
     decode: int = 32
     rounds: int = 3
+    threads: int | None = None
 
 
 def compare_with_original(
@@ -42,7 +43,6 @@ def compare_with_original(
     folders: Mapping[str, Path],
     text: Text,
     settings: Evaluate,
-    threads: int | None,
     progress: Progress,
     rounds: Rounds = Rounds(),
 ) -> tuple[Row, ...]:
@@ -50,9 +50,9 @@ def compare_with_original(
 
     The original's size is that of its weights in 16 bits, as models are published, and its tokenizer.
     """
-    memory = _footprints({ORIGINAL: source.folder, **folders}, threads, progress)
-    models = {ORIGINAL: open_model(source.folder, threads=threads)}
-    models |= {name: open_model(folder, threads=threads) for name, folder in folders.items()}
+    memory = _footprints({ORIGINAL: source.folder, **folders}, rounds.threads, progress)
+    models = {ORIGINAL: open_model(source.folder, threads=rounds.threads)}
+    models |= {name: open_model(folder, threads=rounds.threads) for name, folder in folders.items()}
     first = models[ORIGINAL]
     context = min(settings.context, *(model.context for model in models.values()))
     cut = spread(windows(first.encode(text.content), context, prefix=first.prefix()), settings.tokens)
@@ -66,9 +66,11 @@ def compare_with_original(
         rows.append(
             Row(
                 name=name,
-                perplexity=quality.perplexity,
-                kl=quality.kl,
-                top1_agreement=quality.top1_agreement,
+                scores={
+                    "perplexity": quality.perplexity,
+                    "kl": quality.kl or 0.0,
+                    "top1_agreement": quality.top1_agreement or 0.0,
+                },
                 file_mb=size,
                 resident_mb=memory[name].resident_mb,
                 prefill_tokens_per_s=pace.prefill_tokens_per_s,

@@ -6,28 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from tercet import fsio
-from tercet.data.texts import Text
-from tercet.recipe import Recipe
+from tercet.pipeline.making import Making
 
 __all__ = ["append", "card"]
 
+USES = {
+    "text": "    tercet generate DIR 'Once upon a time'",
+    "pair": "    tercet index PICTURES -m DIR -o pictures.index",
+}
 
-def card(name: str, recipe: Recipe, text: Text | None, facts: dict[str, Any]) -> str:
+
+def card(making: Making, told: str, facts: dict[str, Any]) -> str:
     """Markdown.
 
     Args:
-        name: the source's.
-        recipe: what was asked for; its file is recipe.json beside the card.
-        text: what calibration read; None where weights were only rounded.
+        making: what was asked for; the recipe's file is recipe.json beside the card.
+        told: how the weights came about.
         facts: of the stored file, as `tercet.artifact.save` gives them.
     """
-    how = "rounded, without calibration" if text is None else f"calibrated on {text.name} (SHA-256 {text.sha256})"
     lines = [
-        f"# {name}, quantized by Tercet",
+        f"# {making.source.name}, quantized by Tercet",
         "",
-        f"Weights {how}. Recipe: {recipe.name}, in full in `recipe.json`.",
+        f"Weights {told}. Recipe: {making.recipe.name}, in full in `recipe.json`.",
         "",
-        "    tercet generate DIR 'Once upon a time'",
+        USES[making.model.kind],
         "    tercet verify DIR",
         "",
         f"SHA-256 of model.safetensors: `{facts['sha256']}`",

@@ -9,40 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
-
-from tercet import data, sources
 from tercet.calibrate import Quantized
-from tercet.data import spread, windows
-from tercet.data.texts import choose
-from tercet.errors import RecipeError
-from tercet.evaluate import quality
-from tercet.evaluate.originals import FloatModel
-from tercet.modules.precision import uses_bfloat16
+from tercet.modules.module import ProgramModule
+from tercet.pipeline.lessons.lesson import Lesson
+from tercet.pipeline.making import Making, Watch
 from tercet.pipeline.student import build_student, vectors
-from tercet.program import Program
-from tercet.progress import Progress
 from tercet.quantizers import freeze
-from tercet.recipe import Distil, Planned, Recipe, Train
-from tercet.runtime import Tokenizer
 from tercet.tensor import TernaryTensor
-from tercet.train import Task, load_weights, train
+from tercet.train import load_weights, train
 from tercet.train.processes import Processes
-from tercet.train.teacher import HeadOnly, stored_hidden, stored_logits
 
-__all__ = ["Distilled", "Watch", "distil"]
-
-Watch = Callable[[Mapping[str, Any], int], None]
-VALIDATION = 4096  # tokens that perplexity is measured on while training
-GENERATED = 1 << 18  # tokens the model writes where there is no text and no number is given
+__all__ = ["Distilled", "control", "distil", "run_name"]
 
 
 @dataclass(frozen=True)
@@ -62,123 +43,60 @@ class Distilled:
 
 
 def distil(
-    source: sources.Source,
-    program: Program,
-    recipe: Recipe,
-    plan: Mapping[str, Planned],
-    quantized: Mapping[str, Quantized],
-    cache: Path,
-    step: Progress,
-    watch: Watch | None,
-    processes: Processes,
-    *,
-    validate: bool = True,
+    making: Making, lesson: Lesson, start: Mapping[str, Quantized], runs: Path, watch: Watch, *, validate: bool = True
 ) -> Distilled:
-    """Trains, or goes on from what an earlier call left.
+    """Trains, or goes on from what an earlier call left. Of several processes all call this; the first's result is
+    whole.
 
     Args:
-        quantized: from calibration or rounding.
-        cache: folder of runs.
-        step: called with (what, done, total).
-        watch: as of `quantize`; `step` where there is none.
-        processes: that all call this; the first's result is whole.
-        validate: measure the perplexity on the validation split of the default text, as `train.evaluate_every` says.
+        start: from calibration or rounding.
+        runs: folder of runs and of stored teachers.
+        validate: measure as `train.evaluate_every` says.
 
     Raises TrainError, StorageError and those of the quantizers.
     """
+    recipe, processes = making.recipe, Processes()
     settings, how = recipe.distil, recipe.train
-    if not isinstance(settings, Distil):
-        raise RecipeError(f"{recipe.name}: distils a model of pictures and texts; this is a language model")
+    assert settings is not None
     assert how is not None
-    cut = _windows(source, program, settings, how)
-    folder = cache / _name(source, recipe, cut)
-    since = time.process_time()
-    teacher, answers = None, dict[str, NDArray[Any]]()
-    if settings.has_teacher:
-        with processes.first_goes_first():
-            teacher, answers = _teacher(source, settings, how, cut, cache, step)
+    folder, since = runs / run_name(making, lesson), time.process_time()
+    with processes.first_goes_first():
+        taught = lesson.teach(runs, watch)
     asked = time.process_time() - since
-    arrays = {"ids": cut, **answers}
     # Rounded weights are no better start than the quantizer's own, which is the pretrained weight itself.
-    known = quantized if recipe.calibrate else {n: t for n, t in quantized.items() if not isinstance(t, TernaryTensor)}
-    student = build_student(source.pretrained(), plan, known, settings.activations, how.context)
-    # Of a sharded student no process can run a whole forward pass by itself.
-    validation = _validation(source, how.context) if validate and not processes.sharded else None
+    known = start if recipe.calibrate else {n: t for n, t in start.items() if not isinstance(t, TernaryTensor)}
+    tensors = making.source.tensors()
+    student = build_student(making.student, tensors, making.plan, known, settings.activations)
     result = train(
-        Task(student, teacher, settings),
-        arrays,
+        lesson.task(student, taught.teacher),
+        taught.arrays,
         how,
         folder,
-        evaluate=None if validation is None else lambda task: _quality(task, validation, how),
-        progress=lambda record: watch(record, how.steps) if watch else step("distil", int(record["step"]), how.steps),
+        identified={"read": lesson.digest()},
+        # Of a sharded student no process can run a whole forward pass by itself.
+        evaluate=lesson.validation() if validate and not processes.sharded else None,
+        progress=watch.training(how.steps),
     )
     if result.sharded and processes.first:
-        student = build_student(source.pretrained(), plan, known, settings.activations, how.context)
-        load_weights(Task(student, None, settings), folder)
+        student = build_student(making.student, tensors, making.plan, known, settings.activations)
+        load_weights(lesson.task(student, None), folder)
     if not processes.first:
-        return Distilled(dict(quantized), folder, asked)
-    return Distilled({**quantized, **vectors(student, program), **freeze(student)}, folder, asked)
+        return Distilled(dict(start), folder, asked)
+    return Distilled({**start, **vectors(student), **freeze(student)}, folder, asked)
 
 
-def _teacher(
-    source: sources.Source, settings: Distil, how: Train, cut: NDArray[np.int64], cache: Path, step: Progress
-) -> tuple[nn.Module | None, dict[str, NDArray[Any]]]:
-    """What of the teacher stays in memory, and what it answered to each window where that is stored."""
-    model, key = source.pretrained(), {"source": source.origin}
-    bfloat16 = uses_bfloat16(how.precision, torch.device("cpu"))
-    if bfloat16:
-        _halve(model)
-
-    def progress(done: int, total: int) -> None:
-        step("ask the teacher", done, total)
-
-    if settings.top_k:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            return None, stored_logits(model, cut, settings.top_k, cache, key, progress)
-    if settings.teacher == "stored":
-        answers = stored_hidden(model, cut, cache, key, progress, bfloat16=bfloat16)
-        return HeadOnly(model), answers
-    return model, {}
+def run_name(making: Making, lesson: Lesson) -> str:
+    """Of the run's folder: a hash of all that decides its result."""
+    fields = making.recipe.model_dump(mode="json", exclude={"name", "description", "evaluate"})
+    facts = json.dumps([making.source.origin, fields, lesson.digest()], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
-def _halve(teacher: nn.Module) -> None:
-    """Its linears in bfloat16: products are computed in it, so each step would cast them."""
-    head = teacher.get_output_embeddings()  # type: ignore[operator]
-    for module in teacher.modules():
-        if isinstance(module, nn.Linear) and module is not head:
-            module.weight.data = module.weight.data.bfloat16()
-
-
-def _windows(source: sources.Source, program: Program, settings: Distil, how: Train) -> NDArray[np.int64]:
-    text = choose(settings.text, "train", source, settings.tokens or GENERATED, how.seed)
-    tokenizer = Tokenizer.open(source.folder)
-    prefix = tokenizer.encode("")
-    ids = tokenizer.encode(text.content)[len(prefix) :]
-    cut = windows(ids, min(how.context, program.context), settings.tokens, prefix=prefix)
-    # No more than the run reads: a stored teacher answers to nothing else.
-    read = how.steps * how.batch * how.accumulation
-    return cut[np.sort(np.random.default_rng(how.seed).permutation(len(cut))[:read])]
-
-
-def _validation(source: sources.Source, context: int) -> NDArray[np.int64] | None:
-    content = data.default_text("validation")
-    if content is None:
-        return None
-    tokenizer = Tokenizer.open(source.folder)
-    prefix = tokenizer.encode("")
-    return spread(windows(tokenizer.encode(content)[len(prefix) :], context, prefix=prefix), VALIDATION)
-
-
-def _quality(task: nn.Module, cut: NDArray[np.int64], how: Train) -> dict[str, float]:
-    """In the products that training computes with: a curve to choose by, three times as quick as float32."""
-    assert isinstance(task, Task)
-    device = next(task.student.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(how.precision, device)):
-        return {"perplexity": quality(FloatModel(task.student), cut).perplexity}
-
-
-def _name(source: sources.Source, recipe: Recipe, cut: NDArray[np.int64]) -> str:
-    fields = recipe.model_dump(mode="json", exclude={"name", "description", "evaluate"})
-    digest = hashlib.sha256(json.dumps([source.origin, fields], sort_keys=True).encode())
-    digest.update(np.ascontiguousarray(cut).tobytes())
-    return digest.hexdigest()[:32]
+def control(making: Making, lesson: Lesson, folder: Path) -> ProgramModule:
+    """The original itself, trained on for the recipe's steps by its own task: distillation cannot claim
+    what that gains."""
+    assert making.recipe.train is not None
+    module = ProgramModule(making.model, making.source.tensors())
+    task, arrays = lesson.control(module)
+    train(task, arrays, making.recipe.train, folder, identified={"read": lesson.digest()})
+    return module

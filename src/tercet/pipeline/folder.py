@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tercet import artifact, sources
+from tercet import artifact
 from tercet.calibrate import Quantized
-from tercet.data.texts import Text
 from tercet.errors import TercetError
 from tercet.pipeline.card import card
 from tercet.pipeline.convert import convert
-from tercet.pipeline.output_clamp import clipped
-from tercet.program import Program
-from tercet.progress import Progress
-from tercet.recipe import Planned, Recipe
+from tercet.pipeline.lessons.lesson import Lesson
+from tercet.pipeline.making import Making, Watch
 
 __all__ = ["checked_target", "folder_mb", "write"]
 
@@ -27,33 +24,27 @@ def checked_target(folder: Path) -> Path:
 
 
 def write(
-    folder: Path,
-    source: sources.Source,
-    program: Program,
-    recipe: Recipe,
-    plan: Mapping[str, Planned],
-    quantized: Mapping[str, Quantized],
-    text: Text | None,
-    step: Progress,
+    folder: Path, making: Making, lesson: Lesson, quantized: Mapping[str, Quantized], watch: Watch
 ) -> dict[str, float]:
-    """Writes the folder; the relative error of each matrix. Raises RecipeError as `clipped`, StorageError.
+    """Writes the folder; the relative error of each matrix. Raises StorageError.
 
     Args:
         quantized: every planned matrix, and vectors that are no longer the source's.
-        text: what calibration read.
-        step: called with ("pack", done, total).
     """
-    packed, errors = convert(program, source.tensors(), plan, quantized, lambda i, n: step("pack", i, n))
+    source, recipe = making.source, making.recipe
+    packed, errors = convert(
+        making.student, source.tensors(), making.plan, quantized, lambda i, n: watch.step("pack", i, n)
+    )
     artifact.save(
         folder,
-        model=clipped(source.config, program, plan),
+        model=making.config,
         tensors=packed,
         tokenizer_files=source.tokenizer_files(),
         recipe=recipe.model_dump(mode="json"),
-        card=lambda facts: card(source.name, recipe, text, facts),
-        generation=source.generation(),
+        card=lambda facts: card(making, lesson.told(), facts),
+        generation=source.generation() if making.model.text.gives == "logits" else {},
         source=source.origin,
-        calibration={"text": None if text is None else text.origin, "error": errors},
+        calibration={**lesson.record(), "error": errors},
     )
     return errors
 

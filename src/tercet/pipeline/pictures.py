@@ -37,8 +37,7 @@ def open_towers(name: str | Path, *, threads: int | None = None) -> Embedder:
     if is_artifact(Path(name)):
         return Embedder.open(name, threads=threads)
     from tercet import sources
-    from tercet.evaluate.float_clip import open_float
-    from tercet.evaluate.originals import set_threads
+    from tercet.evaluate.originals import open_float, set_threads
 
     set_threads(threads)
     return open_float(sources.resolve(str(name)))

@@ -1,4 +1,4 @@
-"""What packing or training begins with: every matrix calibrated on a text, or rounded without one.
+"""What packing or training begins with: every matrix calibrated, a part of the model after the other, or rounded.
 
 What is trained begins with the levels of `learned`, whichever quantizer trains it (with a shift where it is `learned`
 with one): they are calibrated once for all, and methods compared from there begin with the same codes and scales.
@@ -9,90 +9,57 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tercet import sources
 from tercet.calibrate import Quantized, calibrate, rounded
-from tercet.data import windows
-from tercet.data.texts import Text, choose
-from tercet.evaluate.originals import set_threads
-from tercet.program import Program
-from tercet.progress import Progress
+from tercet.pipeline.lessons.lesson import Lesson
+from tercet.pipeline.making import Making, Watch
 from tercet.quantizers import LearnedConfig
-from tercet.recipe import Calibrate, Planned, Recipe
-from tercet.runtime import Tokenizer
+from tercet.recipe import Planned, Recipe
 from tercet.sources.cache import cache_dir
 
-__all__ = ["Start", "begin", "calibration_windows", "starting_plan"]
+__all__ = ["Start", "begin", "starting_plan"]
 
 
 @dataclass(frozen=True)
 class Start:
-    """Attributes: tensors: every planned matrix, and the last norm where it was fitted; text: what calibration read,
-    None where weights were only rounded; cpu_seconds: of all threads, those of blocks that came from the cache too.
+    """Attributes: tensors: every planned matrix, and the last norm where it was fitted; cpu_seconds: of all threads,
+    those of blocks that came from the cache too.
     """
 
     tensors: dict[str, Quantized]
-    text: Text | None
     cpu_seconds: float
 
 
-def begin(
-    source: sources.Source,
-    program: Program,
-    recipe: Recipe,
-    plan: Mapping[str, Planned],
-    file: str | Path | None,
-    threads: int | None,
-    step: Progress,
-) -> Start:
+def begin(making: Making, lesson: Lesson, watch: Watch) -> Start:
     """Calibrates, or rounds where the recipe has no `calibrate` or the plan no quantizer.
 
-    Args:
-        file: calibration text; the recipe's if None.
-        threads: of torch.
-        step: called with (what, done, total).
-
-    Raises TercetError where there is no text, or weights do not fit.
+    Raises TercetError where there is nothing to read, or weights do not fit.
     """
-    settings, tensors = recipe.calibrate, source.tensors()
-    set_threads(threads)
+    settings, tensors, plan = making.recipe.calibrate, making.source.tensors(), making.plan
     if settings is None or not any(planned.quantizer for planned in plan.values()):
         before, made = time.process_time(), {}
         for done, (name, planned) in enumerate(plan.items(), start=1):
             made[name] = rounded(np.array(tensors[name]), planned)
-            step("round", done, len(plan))
-        return Start(made, None, time.process_time() - before)
-    cut, text = calibration_windows(source, program, settings, file)
+            watch.step("round", done, len(plan))
+        return Start(made, time.process_time() - before)
     spent: list[float] = []
-    solved = calibrate(
-        program,
-        tensors,
-        starting_plan(recipe, plan),
-        cut,
-        settings,
-        cache=cache_dir() / "calibration",
-        progress=lambda i, n: step("calibrate blocks", i, n),
-        spent=spent.append,
-    )
-    return Start(solved, text, sum(spent))
-
-
-def calibration_windows(
-    source: sources.Source, program: Program, settings: Calibrate, file: str | Path | None
-) -> tuple[NDArray[np.int64], Text]:
-    """int64[n, context] of the training split, and the text they are of."""
-    text = choose(file or settings.text, "train", source, settings.tokens, settings.seed)
-    tokenizer = Tokenizer.open(source.folder)
-    prefix = tokenizer.encode("")
-    ids = tokenizer.encode(text.content)[len(prefix) :]
-    cut = windows(ids, min(settings.context, program.context), prefix=prefix)
-    # From all over the text: a few whole articles would say less about the model's inputs than parts of many.
-    drawn = np.random.default_rng(settings.seed).permutation(len(cut))[: max(1, settings.tokens // cut.shape[1])]
-    return cut[np.sort(drawn)], text
+    solved: dict[str, Quantized] = {}
+    chosen = starting_plan(making.recipe, plan)
+    for part, program in making.model.parts.items():
+        what = f"calibrate {part} blocks" if len(making.model.parts) > 1 else "calibrate blocks"
+        solved |= calibrate(
+            program,
+            tensors,
+            {name: planned for name, planned in chosen.items() if name in program.weights},
+            lesson.inputs(part, settings),
+            settings,
+            cache=cache_dir() / "calibration",
+            progress=lambda i, n, what=what: watch.step(what, i, n),  # type: ignore[misc]
+            spent=spent.append,
+        )
+    return Start(solved, sum(spent))
 
 
 def starting_plan(recipe: Recipe, plan: Mapping[str, Planned]) -> Mapping[str, Planned]:

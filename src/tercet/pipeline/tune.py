@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet import artifact, data, families, sources
+from tercet import artifact, data, sources
 from tercet.artifact import Artifact
 from tercet.calibrate import Quantized, dequantized
 from tercet.data import spread, windows
@@ -28,10 +28,10 @@ from tercet.data.texts import Text, choose
 from tercet.errors import TercetError
 from tercet.evaluate import quality
 from tercet.evaluate.models import open_model
-from tercet.evaluate.originals import FloatModel, set_threads
+from tercet.evaluate.originals import ModuleLogits, set_threads
 from tercet.packing import PackedTensor, pack, unpack
-from tercet.pipeline.distil import Watch
 from tercet.pipeline.folder import checked_target
+from tercet.pipeline.making import Watch
 from tercet.pipeline.rotation import rotated_source
 from tercet.pipeline.student import build_student, vectors
 from tercet.quantizers import LearnedConfig, freeze
@@ -40,13 +40,28 @@ from tercet.sources.cache import cache_dir
 from tercet.tensor import TernaryTensor
 from tercet.train import fine_tune
 
-__all__ = ["Tuned", "tune"]
+__all__ = ["Tuned", "Tuning", "tune"]
 
 HELD_OUT = 10  # each so many-th window is kept for the comparison
 TERNARY = ("t2", "t19", "t5", "b1")
 RECIPE = "recipe.json"
 MEASURED = 4096  # tokens of each text that perplexity is measured on
 SETTINGS = Train(steps=100, batch=2, context=256, lr=2e-3, scale_lr=5e-4, norm_lr=0, checkpoint_every=50)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a model is fine-tuned.
+
+    Attributes:
+        rank: of each matrix's change.
+        train: windows, steps, rates.
+        threads: of torch and of the engine.
+    """
+
+    rank: int = 16
+    train: Train = SETTINGS
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,10 +95,7 @@ def tune(
     folder: str | Path,
     out: str | Path,
     text: str | Path,
-    *,
-    rank: int = 16,
-    settings: Train = SETTINGS,
-    threads: int | None = None,
+    tuning: Tuning | None = None,
     watch: Watch | None = None,
 ) -> Tuned:
     """Fine-tunes a packed folder on a text file.
@@ -92,42 +104,31 @@ def tune(
         source: the model the folder was made of.
         folder: what `quantize` wrote; left as it is.
         out: the folder to write.
-        rank: of each matrix's change.
-        settings: windows, steps, rates.
-        watch: called with each record of training's journal and the number of its steps.
 
     Raises TercetError: another model's folder, a text too short, or what `tercet.train.train` refuses.
     """
-    begin = time.monotonic()
-    set_threads(threads)
+    begin, how, watch = time.monotonic(), tuning or Tuning(), watch or Watch()
+    set_threads(how.threads)
     packed, origin = _opened(source, folder, Path(out))
     chosen = choose(text, "train", origin)
-    engine = open_model(packed.folder, threads=threads)
-    context = min(settings.context, engine.context)
+    engine = open_model(packed.folder, threads=how.threads)
+    context = min(how.train.context, engine.context)
     learnt, kept = _split(windows(engine.encode(chosen.content), context, prefix=engine.prefix()))
     general = _general(engine, context)
     before, general_before = _measured(engine.logits, kept, general)
     start = {name: _unpacked(tensor) for name, tensor in packed.tensors.items()}
-    program = families.model(packed.config["model"]).text
-    student = build_student(origin.pretrained(), _plan(packed.tensors), start, "a8", context)
-    run = cache_dir() / "training" / _name(packed, learnt, rank, settings)
-    fine_tune(
-        student,
-        learnt,
-        settings,
-        run,
-        rank=rank,
-        progress=lambda record: watch(record, settings.steps) if watch else None,
-    )
-    made: dict[str, Quantized] = {**start, **vectors(student, program), **freeze(student)}
+    student = build_student(origin.model, origin.tensors(), _plan(packed.tensors), start, "a8")
+    run = cache_dir() / "training" / _name(packed, learnt, how)
+    fine_tune(student, learnt, how.train, run, rank=how.rank, progress=watch.training(how.train.steps))
+    made: dict[str, Quantized] = {**start, **vectors(student), **freeze(student)}
     _save(packed, origin, chosen, made, Path(out))
-    engine = open_model(Path(out), threads=threads)
-    trained, _ = _measured(FloatModel(student), kept, None)
+    engine = open_model(Path(out), threads=how.threads)
+    trained, _ = _measured(ModuleLogits(student), kept, None)
     after, general_after = _measured(engine.logits, kept, general)
     return Tuned(
         folder=Path(out),
         text=chosen.name,
-        tokens=settings.steps * settings.batch * settings.accumulation * context,
+        tokens=how.train.steps * how.train.batch * how.train.accumulation * context,
         seconds=time.monotonic() - begin,
         before=before,
         after=after,
@@ -142,6 +143,7 @@ def _opened(source: str | sources.Source, folder: str | Path, out: Path) -> tupl
     """The folder and what it was made of; refuses what cannot be tuned, and where nothing may be written."""
     origin = source if isinstance(source, sources.Source) else sources.resolve(source)
     packed = Artifact.open(folder, check=True)
+    origin.model.expect("text")
     _check(packed, origin)
     if checked_target(out).resolve() == packed.folder.resolve():
         raise TercetError(f"{out} is the folder to tune, which is left as it is; choose another one to write")
@@ -199,8 +201,8 @@ def _quantizer(tensor: PackedTensor) -> LearnedConfig:
     return LearnedConfig.model_validate(fields)
 
 
-def _name(packed: Artifact, learnt: NDArray[np.int64], rank: int, settings: Train) -> str:
-    fields = [packed.config["crc32c"], rank, settings.model_dump(mode="json")]
+def _name(packed: Artifact, learnt: NDArray[np.int64], how: Tuning) -> str:
+    fields = [packed.config["crc32c"], how.rank, how.train.model_dump(mode="json")]
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(learnt).tobytes())
     return digest.hexdigest()[:32]

@@ -7,8 +7,7 @@ Tied weights (an embedding that is also the head) are one parameter under two na
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -26,8 +25,8 @@ def quantize_(
 ) -> None:
     """Register a quantizer on each named tensor, in place; the model then computes with `alpha*T + gamma`.
 
-    The weights become the quantizers' latent ones (`Quantizer.start`), in float32; `lrqat`'s are frozen. Linears whose
-    config has an `output_clip` clip what they return.
+    The weights become the quantizers' latent ones (`Quantizer.start`), in float32; `lrqat`'s are frozen. An
+    `output_clip` is the program's to apply (`tercet.pipeline.output_clamp`).
 
     Args:
         configs: by full tensor name as in `state_dict`, such as "model.layers.0.mlp.up_proj.weight".
@@ -63,13 +62,6 @@ def quantize_(
         quantizer, parameter = latents[weight_id]
         setattr(module, key, parameter)
         parametrize.register_parametrization(module, key, quantizer, unsafe=True)  # checked above
-        clip = chosen[weight_id][1].output_clip
-        if clip is not None and isinstance(module, nn.Linear):
-            module.register_forward_hook(partial(_clipped, clip))
-
-
-def _clipped(clip: float, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-    return output.clamp(-clip, clip)
 
 
 def _check_start(name: str, weight: Tensor, start: TernaryTensor | None) -> None:

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from tercet.errors import RecipeError
-from tercet.program import Model, Program
+from tercet.program import Model
 from tercet.quantizers import QuantizerConfig
 from tercet.recipe.settings import Keep, Rule, TernaryFormat
 from tercet.tensor import GROUP_SIZES
@@ -53,11 +53,11 @@ class Planned:
     format: str
 
 
-def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, program: Program | Model) -> dict[str, Planned]:
+def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, model: Model) -> dict[str, Planned]:
     """What becomes of each matrix of the model, in its order. Raises RecipeError where rules and model do not fit."""
-    chosen = _choose(rules, program)
+    chosen = _choose(rules, model)
     formats = {name: _format(name, rule, format) for name, rule in chosen.items()}
-    widths = {name: program.weights[name].shape[1] for name in chosen}
+    widths = {name: model.weights[name].shape[1] for name in chosen}
     if group == "auto":
         takers = [name for name, rule in chosen.items() if rule in rules and _takes_group(rule)]
         group = _auto([widths[name] for name in takers], "t19" in [formats[name] for name in takers])
@@ -80,12 +80,12 @@ def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, program: Pr
     return planned
 
 
-def _choose(rules: Sequence[Rule], program: Program | Model) -> dict[str, Rule]:
+def _choose(rules: Sequence[Rule], model: Model) -> dict[str, Rule]:
     """The rule of each matrix; a tied head is the embedding, planned once."""
     chosen: dict[str, Rule] = {}
     reached: set[int] = set()
     decided: set[int] = set()
-    for name, weight in program.weights.items():
+    for name, weight in model.weights.items():
         if weight.role == "vector":
             continue
         matching = [i for i, r in enumerate(rules) if weight.role in r.roles and fnmatchcase(name, r.match)]

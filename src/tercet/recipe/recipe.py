@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from tercet.errors import RecipeError
-from tercet.program import Model, Program
+from tercet.program import Model, ModelKind, Program
 from tercet.recipe.planning import Group, Planned, plan
 from tercet.recipe.reading import read
 from tercet.recipe.settings import Calibrate, ClipDistil, Distil, Evaluate, Rule, Settings, TernaryFormat, Train
@@ -83,15 +83,50 @@ class Recipe(Settings, frozen=True):
         except ValidationError as error:
             raise RecipeError(f"{where}: {_one_line(error)}") from None
 
-    def plan(self, program: Program | Model) -> dict[str, Planned]:
+    def changed(self, *, tokens: int | None = None, seed: int | None = None, eval_tokens: int | None = None) -> Recipe:
+        """The recipe with other numbers of calibration and evaluation where they are given; a window is never longer
+        than all the tokens. Raises RecipeError."""
+        fields = self.model_dump(mode="json")
+        parts = (("calibrate", {"tokens": tokens, "seed": seed}), ("evaluate", {"tokens": eval_tokens}))
+        for part, given in parts:
+            if fields[part] is not None:
+                fields[part] |= {key: value for key, value in given.items() if value is not None}
+                fields[part]["context"] = min(fields[part]["context"], fields[part]["tokens"])
+        return Recipe.parse(fields)
+
+    def plan(self, model: Model) -> dict[str, Planned]:
         """What becomes of each matrix of a model, by name.
 
-        Raises RecipeError where a rule matches nothing, a linear has no rule, a group does not divide a width, or
-        `distil` names a block or more logits than there are.
+        Raises RecipeError where a rule matches nothing, a linear has no rule, a group does not divide a width, `distil`
+        is for another kind of model or names a block or more logits than there are, or a setting would not be read.
         """
-        if isinstance(self.distil, Distil) and isinstance(program, Program):
-            _refuse_beyond(self.distil, program)
-        return plan(self.rules, self.group_size, self.format, program)
+        _refuse_unread(self, model.kind)
+        if isinstance(self.distil, Distil):
+            _refuse_beyond(self.distil, model.text)
+        return plan(self.rules, self.group_size, self.format, model)
+
+
+UNREAD = {  # settings that mean nothing to an image-text model, which reads pictures and captions, each whole
+    "calibrate": ("context", "text"),
+    "train": ("context",),
+    "evaluate": ("tokens", "context", "text"),
+}
+NAMES = {"text": "a language model", "pair": "an image-text model"}
+
+
+def _refuse_unread(recipe: Recipe, kind: ModelKind) -> None:
+    learns = None if recipe.distil is None else "pair" if isinstance(recipe.distil, ClipDistil) else "text"
+    if learns not in (None, kind):
+        raise RecipeError(
+            f"{recipe.name}: distils {NAMES[str(learns)]}, this is {NAMES[kind]}; `distil.kind: clip` is for the latter"
+            if kind == "pair"
+            else f"{recipe.name}: distils {NAMES[str(learns)]}, this is {NAMES[kind]}; leave `distil.kind` out"
+        )
+    for part, names in UNREAD.items() if kind == "pair" else ():
+        settings = getattr(recipe, part)
+        for name in names if settings is not None else ():
+            if getattr(settings, name) != type(settings).model_fields[name].default:
+                raise RecipeError(f"{recipe.name}: {part}.{name} is not read for an image-text model; leave it out")
 
 
 def _refuse_beyond(distil: Distil, program: Program) -> None:

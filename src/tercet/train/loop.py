@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import PreTrainedModel
 
 from tercet.errors import TrainError
+from tercet.modules.module import ProgramModule
 from tercet.modules.precision import uses_bfloat16
 from tercet.quantizers import quantized
 from tercet.recipe.settings import Train
@@ -313,7 +313,6 @@ class _Run:
 
 def _recompute(task: nn.Module) -> None:
     """Gradient checkpointing in the models that are trained."""
-    for module in (task, *task.children()):
-        if isinstance(module, PreTrainedModel) and any(p.requires_grad for p in module.parameters()):
-            enable = getattr(module, "activation_checkpointing_enable", module.gradient_checkpointing_enable)
-            enable({"use_reentrant": False})
+    for module in task.children():
+        if isinstance(module, ProgramModule):
+            module.recomputes = any(p.requires_grad for p in module.parameters())

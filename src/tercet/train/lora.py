@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from tercet.errors import TrainError
+from tercet.modules.module import ProgramModule
 from tercet.quantizers import Quantizer
 from tercet.recipe import Distil, Train
 from tercet.train.loop import Evaluation, Record, Result, Resume, train
-from tercet.train.tasks.text import Task
+from tercet.train.tasks.text import TextTask
 
 __all__ = ["add_lora", "fine_tune", "merge_lora"]
 
@@ -104,7 +105,7 @@ def merge_lora(model: nn.Module) -> None:
 
 
 def fine_tune(
-    model: nn.Module,
+    model: ProgramModule,
     windows: NDArray[np.int64],
     settings: Train,
     folder: str | Path,
@@ -119,15 +120,15 @@ def fine_tune(
     """Fine-tunes a quantized model on a text by adapters, merges them, and leaves the model ternary as it was.
 
     Args:
-        model: a transformers causal model with quantizers on it (`quantize_`), and on the inputs of its linears where
-            it is to run so (`quantize_activations`).
+        model: a language model with quantizers on it (`quantize_`), which rounds the inputs of its linears where it is
+            to run so (`ProgramModule.round_activations`).
         windows: int64[n, context] of the new text; the loss is the cross-entropy of its tokens.
         rank, alpha: see `add_lora`. The rest: see `train`.
 
     Where the model is sharded, it keeps its adapters: `load_weights` gives them to a whole one, then `merge_lora`.
     """
     add_lora(model, rank, alpha, settings.seed)
-    task = Task(model, None, Distil(kl=0, ce=1))
+    task = TextTask(model, None, Distil(kl=0, ce=1))
     options: dict[str, Any] = {"identified": identified, "evaluate": evaluate, "progress": progress, "resume": resume}
     result = train(task, windows, settings, folder, **options)
     if not result.sharded:

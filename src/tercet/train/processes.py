@@ -26,9 +26,9 @@ import torch.distributed as dist
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import InitProcessGroupKwargs  # type: ignore[import-untyped]
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from tercet.errors import TercetError, TrainError
+from tercet.modules.module import Block
 
 __all__ = ["Processes", "whole"]
 
@@ -61,7 +61,7 @@ class Processes:
 
         mesh = init_device_mesh(self.device.type, (self.count,))
         task.to(self.device)
-        for block in _blocks(task):
+        for block in [module for module in task.modules() if isinstance(module, Block)]:
             fully_shard(block, mesh=mesh)
         # Embeddings, heads and norms belong to the whole: a task may read a head's weight without calling it.
         return cast(nn.Module, fully_shard(task, mesh=mesh))
@@ -133,9 +133,3 @@ class Processes:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor as it is, or gathered from all processes, which then all have to ask for it."""
     return cast(Any, tensor).full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def _blocks(task: nn.Module) -> list[nn.Module]:
-    """The blocks of every transformers model in the task, as transformers itself names them."""
-    names = {name for m in task.modules() if isinstance(m, PreTrainedModel) for name in (m._no_split_modules or ())}
-    return [module for module in task.modules() if type(module).__name__ in names]

@@ -20,10 +20,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tercet import fsio
+from tercet.modules.module import ProgramModule
 
 __all__ = ["HeadOnly", "stored_embeddings", "stored_hidden", "stored_logits"]
 
@@ -36,18 +38,21 @@ ROWS = 128  # pictures or texts, likewise; their parts are so much larger
 
 
 class HeadOnly(nn.Module):
-    """What is left of a teacher whose hidden states are stored: its head, [vocab, width]."""
+    """What is left of a teacher whose hidden states are stored: its head."""
 
-    def __init__(self, teacher: Any) -> None:
+    def __init__(self, teacher: ProgramModule) -> None:
         super().__init__()
-        self.weight = nn.Parameter(teacher.get_output_embeddings().weight.detach(), requires_grad=False)
+        weight, bias = teacher.head()
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
-    def get_output_embeddings(self) -> HeadOnly:
-        return self
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [vocab, width] and bias."""
+        return self.weight, self.bias
 
 
 def stored_hidden(
-    teacher: nn.Module,
+    teacher: ProgramModule,
     windows: NDArray[np.int64],
     folder: Path,
     key: Mapping[str, Any],
@@ -68,19 +73,21 @@ def stored_hidden(
 
     def answer(ids: Tensor) -> Answers:
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            hidden = cast(Any, teacher).get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = teacher("text", ids).result
         return {"teacher": hidden.to(torch.float16).numpy()}
 
     return _stored(answer, ["teacher"], windows, folder, {**key, "bfloat16": bfloat16}, progress)
 
 
 def stored_logits(
-    teacher: nn.Module, windows: NDArray[np.int64], k: int, folder: Path, key: Mapping[str, Any], progress: Progress
+    teacher: ProgramModule, windows: NDArray[np.int64], k: int, folder: Path, key: Mapping[str, Any], progress: Progress
 ) -> Answers:
     """{"values", "index"}: the k likeliest tokens' log-probabilities, and which; otherwise as `stored_hidden`."""
 
     def answer(ids: Tensor) -> Answers:
-        found = [teacher(input_ids=row[None], use_cache=False).logits[0].float().log_softmax(-1).topk(k) for row in ids]
+        weight, bias = teacher.head()
+        hidden = teacher("text", ids).result
+        found = [F.linear(row, weight, bias).float().log_softmax(-1).topk(k) for row in hidden]
         return {
             "values": np.stack([best.values.to(torch.float16).numpy() for best in found]),
             "index": np.stack([best.indices.to(torch.int32).numpy() for best in found]),

@@ -1,4 +1,4 @@
-"""Student, teacher and losses of a model of pictures and texts as one module, trained by the same loop as any `Task`.
+"""Student, teacher and losses of an image-text model as one module, trained by the same loop as any `Task`.
 
     pictures -> student's image tower -> Is -.            It from the disk, or a live teacher where blocks are compared
     texts    -> student's text tower  -> Ts -+-> losses -'
@@ -14,18 +14,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from tercet.modules.module import Encoded, TowersModule
+from tercet.modules.module import Passed, ProgramModule
 from tercet.recipe import ClipDistil
 from tercet.train import clip_losses as losses
 from tercet.train.features import cosine
 
-__all__ = ["ClipTask"]
+__all__ = ["PairTask"]
 
-Pair = tuple[Encoded, Encoded]  # of the image tower and of the text tower
+Pair = tuple[Passed, Passed]  # of the image tower and of the text tower
 TEACHER = ("image_teacher", "text_teacher")
 
 
-class ClipTask(nn.Module):
+class PairTask(nn.Module):
     """Attributes: student, teacher (None where its embeddings are stored), settings.
 
     `forward` takes a batch of pairs
@@ -37,7 +37,7 @@ class ClipTask(nn.Module):
     {"loss": ..., and each of its parts}, 0-dim.
     """
 
-    def __init__(self, student: TowersModule, teacher: TowersModule | None, settings: ClipDistil) -> None:
+    def __init__(self, student: ProgramModule, teacher: ProgramModule | None, settings: ClipDistil) -> None:
         super().__init__()
         self.student = student
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
@@ -59,7 +59,7 @@ class ClipTask(nn.Module):
 
     def _parts(self, own: Pair, other: Pair | None, batch: Mapping[str, Tensor], right: Tensor) -> dict[str, Tensor]:
         pairs, settings, parts = len(batch["ids"]), self.settings, dict[str, Tensor]()
-        both = [losses.normalised(each.embedding) for each in own]
+        both = [losses.normalised(each.result) for each in own]
         (image, text), scale, bias = (rows[:pairs] for rows in both), self.student.scale, self.student.bias
         if settings.task and bias is not None:
             parts["task"] = losses.sigmoid(image, text, scale, bias, right)
@@ -67,7 +67,7 @@ class ClipTask(nn.Module):
             parts["task"] = losses.contrastive(image, text, scale, right)
         if not settings.has_teacher:
             return parts
-        made = [each.embedding for each in other] if other else [_joined(batch, name) for name in TEACHER]
+        made = [each.result for each in other] if other else [_joined(batch, name) for name in TEACHER]
         wanted = [losses.normalised(rows) for rows in made]
         image_t, text_t = (rows[:pairs] for rows in wanted)
         if settings.fd:
@@ -82,9 +82,9 @@ class ClipTask(nn.Module):
             parts["off"] = torch.stack(towers).mean()
         return parts
 
-    def _encoded(self, model: TowersModule, patches: Tensor, ids: Tensor) -> Pair:
+    def _encoded(self, model: ProgramModule, patches: Tensor, ids: Tensor) -> Pair:
         blocks = bool(self.settings.off)
-        return model.encode_patches(patches, blocks=blocks), model.encode_ids(ids, blocks=blocks)
+        return model("image", patches, blocks=blocks), model("text", ids, blocks=blocks)
 
 
 def _joined(batch: Mapping[str, Tensor], name: str) -> Tensor:

@@ -3,30 +3,32 @@
     ids -> student's blocks -> hidden -> [head, chunk by chunk: divergence, ce] + off + hidden + relations -> loss
            teacher's blocks -> hidden -'
 
-The student is any transformers causal model with quantizers on it. Its embedding and head are frozen here: they ship in
-int8, and training sees the int8 values. The teacher is the model as it was; its linears may be held in bfloat16 where
+The student is a language model with quantizers on it. Its embedding and head are frozen here: they ship in int8, and
+training sees the int8 values. The teacher is the model as it was; its linears may be held in bfloat16 where
 products are computed in it anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tercet.modules.module import Passed, ProgramModule
+from tercet.program import Program
 from tercet.quantizers import LrQat, quantized, recomputed
 from tercet.recipe import Distil
 from tercet.train import features
-from tercet.train.head import head_losses
+from tercet.train.head import Head, head_losses
 from tercet.train.losses import cross_entropy, divergence, topk_divergence
+from tercet.train.teacher import HeadOnly
 
-__all__ = ["Task"]
+__all__ = ["TextTask"]
 
 
-class Task(nn.Module):
+class TextTask(nn.Module):
     """Attributes: student, teacher (None where no loss needs one), settings.
 
     `forward` takes a batch {"ids": int64[windows, tokens]}, and what is stored of the teacher: its hidden states
@@ -35,101 +37,81 @@ class Task(nn.Module):
     parts}, 0-dim.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module | None, settings: Distil) -> None:
+    def __init__(self, student: ProgramModule, teacher: ProgramModule | HeadOnly | None, settings: Distil) -> None:
         super().__init__()
         self.student = student
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
         self.settings = settings
+        self._inside = _Inside(student.model.text, settings)
         self._heads: dict[int, tuple[int, Tensor]] = {}
         # Dense weights made of low-rank factors are computed again in backward rather than kept.
         self._recomputes = any(isinstance(quantizer, LrQat) for _, quantizer, _ in quantized(student))
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ids = batch["ids"]
-        own = _Run(self.student, self.settings)
         with recomputed() if self._recomputes else nullcontext():
-            hidden = own(ids)
-        wanted = batch["teacher"].flatten(0, 1) if "teacher" in batch else None
-        other = _Run(self.teacher, self.settings) if self.teacher is not None and wanted is None else None
-        if other is not None:
+            own = self._inside.passed(self.student, ids)
+        wanted, other = batch["teacher"].flatten(0, 1) if "teacher" in batch else None, None
+        if isinstance(self.teacher, ProgramModule) and wanted is None:
             with torch.no_grad():
-                wanted = other(ids).flatten(0, 1)
-        loss, parts = hidden.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
+                other = self._inside.passed(self.teacher, ids)
+            wanted = other.result.flatten(0, 1)
+        loss, parts = own.result.new_zeros((), dtype=torch.float32), dict[str, Tensor]()
         if self.settings.kl or self.settings.ce:
             rows = _Rows(self, ids, batch, wanted)
-            loss, parts = head_losses(hidden.flatten(0, 1), self.head(self.student), rows)
-        for name, value in self._features(own, other).items():
-            loss = loss + getattr(self.settings, name) * value
-            parts[name] = value.detach()
+            loss, parts = head_losses(own.result.flatten(0, 1), self.head(self.student), rows)
+        if other is not None:
+            for name, value in self._inside.losses(own, other).items():
+                loss = loss + getattr(self.settings, name) * value
+                parts[name] = value.detach()
         return {"loss": loss, **parts}
 
-    def head(self, model: nn.Module) -> Tensor:
-        """The frozen head's weight, in the dtype of products; cast once."""
-        weight: Tensor = model.get_output_embeddings().weight  # type: ignore[operator]
+    def head(self, model: ProgramModule | HeadOnly) -> Head:
+        """The frozen head's weight, in the dtype of products, cast once; and its bias."""
+        weight, bias = model.head()
         device = weight.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         if dtype == weight.dtype:
-            return weight.detach()
+            return Head(weight.detach(), bias)
         held = self._heads.get(id(weight))
         if held is None or held[0] != weight._version:
             held = weight._version, weight.detach().to(dtype)
             self._heads[id(weight)] = held
-        return held[1]
-
-    def _features(self, own: _Run, other: _Run | None) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        if other is None:
-            return found
-        if self.settings.off:
-            found["off"] = features.cosine(own.blocks, other.blocks)
-        if self.settings.hidden:
-            found["hidden"] = features.relative(own.blocks, other.blocks)
-        if self.settings.relations:
-            config = self.student.config.get_text_config()  # type: ignore[union-attr, operator]
-            size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-            found["relations"] = features.relations(own.projections, other.projections, int(size))
-        return found
+        return Head(held[1], bias)
 
 
-class _Run:
-    """One pass of a model, and what the losses need of its inside."""
+class _Inside:
+    """What the losses look at inside a model: blocks' outputs, and queries, keys and values of the last of them."""
 
-    def __init__(self, model: Any, settings: Distil) -> None:
-        self.model = model
+    def __init__(self, program: Program, settings: Distil) -> None:
         self.settings = settings
-        self.blocks: Sequence[Tensor] = ()
-        self.projections: list[Tensor] = []
+        self.blocks = bool(settings.off or settings.hidden)
+        self.chosen = range(len(program.blocks)) if settings.blocks is None else settings.blocks
+        names = program.blocks[self.chosen[-1]] if settings.relations else ()
+        self.taps = tuple(name for name in names if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")))
+        self.head_dim = next(op.head_dim for op in program.ops if op.kind == "attention")
 
-    def __call__(self, ids: Tensor) -> Tensor:
-        wanted = bool(self.settings.off or self.settings.hidden)
-        handles = self._watch() if self.settings.relations else []
-        try:
-            output = self.model.get_decoder()(input_ids=ids, use_cache=False, output_hidden_states=wanted)
-        finally:
-            for handle in handles:
-                handle.remove()
-        if wanted:
-            after = output.hidden_states[1:]  # of each block; the first are the embeddings
-            chosen = range(len(after)) if self.settings.blocks is None else self.settings.blocks
-            self.blocks = [after[index] for index in chosen]
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+    def passed(self, model: ProgramModule, ids: Tensor) -> Passed:
+        made: Passed = model("text", ids, blocks=self.blocks, taps=self.taps)
+        return made
 
-    def _watch(self) -> list[Any]:
-        """Hooks on the projections of the last of the chosen blocks."""
-        layers = next(m for m in self.model.get_decoder().modules() if isinstance(m, nn.ModuleList))
-        block = layers[-1 if self.settings.blocks is None else self.settings.blocks[-1]]
-        return [
-            module.register_forward_hook(lambda _m, _i, output: self.projections.append(output))
-            for name, module in block.named_modules()
-            if name.endswith(("q_proj", "k_proj", "v_proj"))
-        ]
+    def losses(self, own: Passed, other: Passed) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        one, two = ([passed.blocks[i] for i in self.chosen] if self.blocks else [] for passed in (own, other))
+        if self.settings.off:
+            found["off"] = features.cosine(one, two)
+        if self.settings.hidden:
+            found["hidden"] = features.relative(one, two)
+        if self.settings.relations:
+            s, t = ([passed.taps[name] for name in self.taps] for passed in (own, other))
+            found["relations"] = features.relations(s, t, self.head_dim)
+        return found
 
 
 class _Rows:
     """`RowLosses` of one batch."""
 
-    def __init__(self, task: Task, ids: Tensor, batch: Mapping[str, Tensor], wanted: Tensor | None) -> None:
+    def __init__(self, task: TextTask, ids: Tensor, batch: Mapping[str, Tensor], wanted: Tensor | None) -> None:
         self.settings = task.settings
         self.wanted = wanted
         self.teacher_head = None if task.teacher is None else task.head(task.teacher)
@@ -145,7 +127,7 @@ class _Rows:
             found["kl"] = settings.kl, topk_divergence(logits, self.stored[0][rows], self.stored[1][rows].long())
         elif settings.kl and self.wanted is not None and self.teacher_head is not None:
             with torch.no_grad():
-                teacher = self.wanted[rows].to(self.teacher_head.dtype) @ self.teacher_head.T
+                teacher = self.teacher_head(self.wanted[rows])
             found["kl"] = settings.kl, divergence(settings.divergence, logits, teacher, labels)
         if settings.ce:
             found["ce"] = settings.ce, cross_entropy(logits, labels)

@@ -1,8 +1,8 @@
-"""What a model of pictures and texts knows, from its embeddings: zero-shot top-1, or retrieval in both directions.
+"""What image-text models are compared on while they are made: pictures prepared once, sat by many models.
 
 A source with classes is classified: a class is the mean of its sentences' embeddings, each of length 1. Of any other
-every caption asks for its picture and every picture for one of its captions, by the rules of `tercet eval`
-(`tercet.evaluate.retrieval`), so that both give the same numbers.
+every caption asks for its picture and every picture for one of its captions. The rules are those of `tercet eval`
+(`tercet.evaluate.pictures`); only reading differs: there pictures are streamed, here they are kept.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,13 @@ from numpy.typing import NDArray
 from tercet.data.pairs import LARGE, Captioned, Reader
 from tercet.data.sets.sample import filled
 from tercet.errors import FormatError
-from tercet.evaluate.retrieval import Captions, caption_table
-from tercet.evaluate.zeroshot import rank_of_label
+from tercet.evaluate.contents import contents
+from tercet.evaluate.pictures import classified, retrieved
+from tercet.evaluate.retrieval import Captions
+from tercet.evaluate.rows import Row
+from tercet.runtime.pictures.encoder import Encoder
 
-__all__ = ["Exam", "examine", "prepare"]
+__all__ = ["Exam", "examine", "examined", "prepare", "scored"]
 
 Floats = NDArray[np.float32]
 BATCH = 256
@@ -46,12 +50,12 @@ class Exam:
 
     @property
     def headline(self) -> str:
-        """The measure that stands for the others."""
-        return "i2t_r1" if self.captions else "top1"
+        """The metric that stands for the others."""
+        return "image_to_text_r1" if self.captions else "top1"
 
     def images(self, encode_pixels: Callable[[Floats], Floats]) -> Floats:
         """float32[n, dim]: what an image tower makes of the pictures."""
-        size = 12 * len(self.source) * self.reader.towers.pixels.size**2  # bytes, three floats a pixel
+        size = 12 * len(self.source) * self.reader.model.pixels.size**2  # bytes, three floats a pixel
         batches = self._prepared if size <= LARGE else self._batches()
         return np.concatenate([encode_pixels(batch) for batch in batches])
 
@@ -71,26 +75,53 @@ def prepare(source: Captioned, reader: Reader, name: str = "") -> Exam:
     classes: Sequence[str] = getattr(source, "classes", ())
     if classes:
         templates: Sequence[str] = getattr(source, "templates", ()) or ("{}",)
-        told = [filled(template, each) for each in classes for template in templates]
-        return Exam(name or source.name, source, reader, reader.labels(told), len(templates), None)
+        sentences = [filled(template, each) for each in classes for template in templates]
+        return Exam(name or source.name, source, reader, reader.captions(sentences), len(templates), None)
     if not (len(source) and all(source.captions)):
         raise FormatError(f"{source.name}: pictures without captions or classes; nothing can be measured on them")
     captions = Captions(source.captions)
-    return Exam(name or source.name, source, reader, reader.labels(captions.texts), 1, captions)
+    return Exam(name or source.name, source, reader, reader.captions(captions.texts), 1, captions)
 
 
 def examine(
     exam: Exam, encode_pixels: Callable[[Floats], Floats], encode_ids: Callable[[NDArray[np.int64]], Floats]
 ) -> Mapping[str, float]:
-    """{"top1"}, or {"i2t_r1", "i2t_r5", "t2i_r1", "t2i_r5"}: shares of 1."""
+    """Metrics by name, shares of 1."""
     images = _unit(exam.images(encode_pixels))
     texts = _unit(np.concatenate([encode_ids(exam.ids[at : at + BATCH]) for at in range(0, len(exam.ids), BATCH)]))
     texts = _unit(texts.reshape(-1, exam.sentences, texts.shape[1]).mean(1))
     if exam.captions is None:
-        return {"top1": float((rank_of_label(images, texts, exam.source.groups) < 1).mean())}
-    of_text, of_image = caption_table(images, texts, exam.captions)
-    ways = (("i2t", of_image), ("t2i", of_text))
-    return {f"{way}_r{k}": float((ranks < k).mean()) for k in (1, 5) for way, ranks in ways}
+        found = classified(images, texts, exam.source.groups)
+    else:
+        found = retrieved(images, texts, exam.captions)
+    return {name: queries.mean() for name, queries in found.items()}
+
+
+def examined(folder: Path, name: str, exams: Sequence[Exam], threads: int | None = None) -> Row:
+    """The row of a packed folder, run by the engine."""
+    inside = contents(folder)
+    scores: dict[str, float] = {}
+    if exams:
+        encoder = Encoder.open(folder, threads=threads)
+        scores = scored(exams, encoder.encode_pixels, encoder.encode_ids)
+    return Row(
+        name=name,
+        runs_on="engine",
+        file_mb=inside.file_mb,
+        bits_per_weight=inside.bits_per_weight,
+        scores=scores,
+        ternary_share=inside.ternary_share,
+        zero_share=inside.zero_share,
+    )
+
+
+def scored(
+    exams: Sequence[Exam],
+    encode_pixels: Callable[[Floats], Floats],
+    encode_ids: Callable[[NDArray[np.int64]], Floats],
+) -> dict[str, float]:
+    """{"<exam> <metric>": share} of all exams."""
+    return {f"{e.name} {name}": value for e in exams for name, value in examine(e, encode_pixels, encode_ids).items()}
 
 
 def _unit(x: Floats) -> Floats:

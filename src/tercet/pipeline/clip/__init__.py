@@ -1,1 +1,0 @@
-"""Models of pictures and texts: both towers quantized, distilled from themselves, packed and compared."""

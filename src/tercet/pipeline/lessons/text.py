@@ -1,0 +1,159 @@
+"""Language models: calibrated on windows of a text, taught by the original's logits, examined by perplexity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tercet import data as texts
+from tercet.data import spread, windows
+from tercet.data.texts import Text, choose, refuse_unreadable
+from tercet.errors import RecipeError
+from tercet.evaluate import quality
+from tercet.evaluate.originals import ModuleLogits
+from tercet.modules.module import ProgramModule
+from tercet.modules.precision import uses_bfloat16
+from tercet.pipeline.against_original import Rounds, compare_with_original, protocol
+from tercet.pipeline.lessons.lesson import Data, Examined, Taught, Validation
+from tercet.pipeline.making import Making, Watch
+from tercet.recipe import Calibrate, Distil, Train
+from tercet.runtime import Tokenizer
+from tercet.train import TextTask
+from tercet.train.teacher import HeadOnly, stored_hidden, stored_logits
+
+__all__ = ["EVALUATION_SEED", "TextLesson"]
+
+EVALUATION_SEED = 1 << 32  # of generated text, far from any calibration seed a person would choose
+VALIDATION = 4096  # tokens that perplexity is measured on while training
+GENERATED = 1 << 18  # tokens the model writes where there is no text and no number is given
+
+
+class TextLesson:
+    """See `tercet.pipeline.lessons.lesson.Lesson`."""
+
+    def __init__(self, making: Making, data: Data, threads: int | None) -> None:
+        self.making, self.data, self.threads = making, data, threads
+        self.calibrated_on: Text | None = None
+        self._learnt: NDArray[np.int64] | None = None
+        recipe = making.recipe
+        refuse_unreadable(
+            None if recipe.calibrate is None else data.text or recipe.calibrate.text,
+            None if recipe.distil is None else self._settings.text,
+            data.eval_text or recipe.evaluate.text,
+        )
+
+    @property
+    def _settings(self) -> Distil:
+        if not isinstance(self.making.recipe.distil, Distil):
+            raise RecipeError(f"{self.making.recipe.name}: has nothing to teach a language model; see `distil`")
+        return self.making.recipe.distil
+
+    @property
+    def _how(self) -> Train:
+        assert self.making.recipe.train is not None
+        return self.making.recipe.train
+
+    def inputs(self, part: str, settings: Calibrate) -> NDArray[Any]:  # noqa: ARG002 - there is one part
+        """int64[n, context] of the training split."""
+        self.calibrated_on = choose(
+            self.data.text or settings.text, "train", self.making.source, settings.tokens, settings.seed
+        )
+        cut = self._windows(self.calibrated_on, settings.context, None)
+        # From all over the text: a few whole articles would say less about the model's inputs than parts of many.
+        drawn = np.random.default_rng(settings.seed).permutation(len(cut))[: max(1, settings.tokens // cut.shape[1])]
+        return cut[np.sort(drawn)]
+
+    def learnt(self) -> NDArray[np.int64]:
+        """int64[n, context]: what training reads, and no more: a stored teacher answers to nothing else."""
+        if self._learnt is None:
+            settings, how = self._settings, self._how
+            text = choose(settings.text, "train", self.making.source, settings.tokens or GENERATED, how.seed)
+            cut = self._windows(text, how.context, settings.tokens)
+            read = how.steps * how.batch * how.accumulation
+            self._learnt = cut[np.sort(np.random.default_rng(how.seed).permutation(len(cut))[:read])]
+        return self._learnt
+
+    def digest(self) -> str:
+        cut = self.learnt()
+        return hashlib.sha256(f"{cut.shape}".encode() + np.ascontiguousarray(cut).tobytes()).hexdigest()
+
+    def teach(self, cache: Path, watch: Watch) -> Taught:
+        settings, cut = self._settings, self.learnt()
+        if not settings.has_teacher:
+            return Taught(None, {"ids": cut})
+        teacher = ProgramModule(self.making.model, self.making.source.tensors()).eval().requires_grad_(False)
+        bfloat16 = uses_bfloat16(self._how.precision, torch.device("cpu"))
+        if bfloat16:
+            _halve(teacher)
+        key = {"source": self.making.source.origin, "rotate": self.making.recipe.rotate}
+
+        def progress(done: int, total: int) -> None:
+            watch.step("ask the teacher", done, total)
+
+        if settings.top_k:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                return Taught(None, {"ids": cut, **stored_logits(teacher, cut, settings.top_k, cache, key, progress)})
+        if settings.teacher == "stored":
+            answers = stored_hidden(teacher, cut, cache, key, progress, bfloat16=bfloat16)
+            return Taught(HeadOnly(teacher), {"ids": cut, **answers})
+        return Taught(teacher, {"ids": cut})
+
+    def task(self, student: ProgramModule, teacher: nn.Module | None) -> TextTask:
+        assert teacher is None or isinstance(teacher, ProgramModule | HeadOnly)
+        return TextTask(student, teacher, self._settings)
+
+    def control(self, module: ProgramModule) -> tuple[TextTask, Mapping[str, Any]]:
+        return TextTask(module, None, Distil(kl=0, ce=1, activations="a16")), {"ids": self.learnt()}
+
+    def again(self, making: Making) -> TextLesson:
+        return TextLesson(making, self.data, self.threads)
+
+    def validation(self) -> Validation | None:
+        """The perplexity on the validation split of the default text, in the products that training computes with: a
+        curve to choose by, three times as quick as float32."""
+        content = texts.default_text("validation")
+        if content is None:
+            return None
+        how, tokenizer = self._how, Tokenizer.open(self.making.source.folder)
+        cut = windows(tokenizer.encode(content, around=False), how.context, prefix=tokenizer.prefix())
+        chosen = spread(cut, VALIDATION)
+
+        def measured(task: nn.Module) -> dict[str, float]:
+            assert isinstance(task, TextTask)
+            device = next(task.student.parameters()).device
+            with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(how.precision, device)):
+                return {"perplexity": quality(ModuleLogits(task.student), chosen).perplexity}
+
+        return measured
+
+    def examine(self, folders: Mapping[str, Path], watch: Watch) -> Examined:
+        settings, source = self.making.recipe.evaluate, self.making.source
+        text = choose(self.data.eval_text or settings.text, "test", source, settings.tokens, EVALUATION_SEED)
+        rows = compare_with_original(source, folders, text, settings, watch.step, Rounds(threads=self.threads))
+        return Examined(rows, protocol(text, settings))
+
+    def record(self) -> dict[str, Any]:
+        return {"text": None if self.calibrated_on is None else self.calibrated_on.origin}
+
+    def told(self) -> str:
+        text = self.calibrated_on
+        return "rounded, without calibration" if text is None else f"calibrated on {text.name} (SHA-256 {text.sha256})"
+
+    def _windows(self, text: Text, context: int, tokens: int | None) -> NDArray[np.int64]:
+        tokenizer = Tokenizer.open(self.making.source.folder)
+        ids = tokenizer.encode(text.content, around=False)
+        return windows(ids, min(context, self.making.model.text.context), tokens, prefix=tokenizer.prefix())
+
+
+def _halve(teacher: ProgramModule) -> None:
+    """Its linears in bfloat16: products are computed in it, so each step would cast them."""
+    for name in teacher.model.linears:
+        parameter = teacher.get_parameter(name)
+        parameter.data = parameter.data.bfloat16()

@@ -1,0 +1,79 @@
+"""What every stage of the pipeline is about: one source, one recipe, and what the recipe makes of each matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tercet import families
+from tercet.pipeline.output_clamp import clamped
+from tercet.pipeline.rotation import rotated_source
+from tercet.program import Model
+from tercet.progress import Progress, silent
+from tercet.recipe import Planned, Recipe
+from tercet.sources import Source
+
+__all__ = ["Making", "Watch", "making"]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a caller follows long work.
+
+    Attributes:
+        step: called with (what, done, total).
+        record: called with each record of training's journal and the number of its steps; `step` where there is none.
+    """
+
+    step: Progress = silent
+    record: Callable[[Mapping[str, Any], int], None] | None = None
+
+    def training(self, steps: int) -> Callable[[Mapping[str, Any]], None]:
+        """What the training loop calls with its records."""
+
+        def tell(record: Mapping[str, Any]) -> None:
+            if self.record is not None:
+                self.record(record, steps)
+            else:
+                self.step("distil", int(record["step"]), steps)
+
+        return tell
+
+
+@dataclass(frozen=True, eq=False)
+class Making:
+    """A model to be made; by `making`.
+
+    Attributes:
+        source: the original, its inputs rotated where the recipe says so.
+        plan: what becomes of each matrix, by name.
+    """
+
+    source: Source
+    recipe: Recipe
+    plan: Mapping[str, Planned]
+
+    @property
+    def model(self) -> Model:
+        """What is calibrated."""
+        return self.source.model
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The packed model's: the source's, and what its linears do more."""
+        return clamped(self.source.config, self.model, self.plan)
+
+    @cached_property
+    def student(self) -> Model:
+        """What is trained and packed: what is calibrated, its results clipped where a quantizer wants it."""
+        return families.model(self.config)
+
+
+def making(source: Source, recipe: Recipe) -> Making:
+    """Refuses at once what a later stage would refuse after the work before it: RecipeError, ModelError."""
+    origin = rotated_source(source) if recipe.rotate else source
+    made = Making(origin, recipe, recipe.plan(origin.model))
+    _ = made.student
+    return made
