@@ -152,9 +152,8 @@ def _halve(teacher: nn.Module) -> None:
 def _windows(source: sources.Source, program: Program, settings: Distil, how: Train) -> NDArray[np.int64]:
     text = choose(settings.text, "train", source, settings.tokens or GENERATED, how.seed)
     tokenizer = Tokenizer.open(source.folder)
-    prefix = tokenizer.encode("")
-    ids = tokenizer.encode(text.content)[len(prefix) :]
-    cut = windows(ids, min(how.context, program.context), settings.tokens, prefix=prefix)
+    ids = tokenizer.encode(text.content, around=False)
+    cut = windows(ids, min(how.context, program.context), settings.tokens, prefix=tokenizer.prefix())
     # No more than the run reads: a stored teacher answers to nothing else.
     read = how.steps * how.batch * how.accumulation
     return cut[np.sort(np.random.default_rng(how.seed).permutation(len(cut))[:read])]
@@ -165,8 +164,8 @@ def _validation(source: sources.Source, context: int) -> NDArray[np.int64] | Non
     if content is None:
         return None
     tokenizer = Tokenizer.open(source.folder)
-    prefix = tokenizer.encode("")
-    return spread(windows(tokenizer.encode(content)[len(prefix) :], context, prefix=prefix), VALIDATION)
+    ids = tokenizer.encode(content, around=False)
+    return spread(windows(ids, context, prefix=tokenizer.prefix()), VALIDATION)
 
 
 def _quality(task: nn.Module, cut: NDArray[np.int64], how: Train) -> dict[str, float]:

@@ -87,8 +87,8 @@ def calibration_windows(
     """int64[n, context] of the training split, and the text they are of."""
     text = choose(file or settings.text, "train", source, settings.tokens, settings.seed)
     tokenizer = Tokenizer.open(source.folder)
-    prefix = tokenizer.encode("")
-    ids = tokenizer.encode(text.content)[len(prefix) :]
+    prefix = tokenizer.prefix()
+    ids = tokenizer.encode(text.content, around=False)
     cut = windows(ids, min(settings.context, program.context), prefix=prefix)
     # From all over the text: a few whole articles would say less about the model's inputs than parts of many.
     drawn = np.random.default_rng(settings.seed).permutation(len(cut))[: max(1, settings.tokens // cut.shape[1])]

@@ -108,6 +108,20 @@ def test_the_post_processor_adds_what_it_adds() -> None:
     assert tokenizer.apply_chat([{"role": "user", "content": "hi"}]).count(0) == 1  # the template's own
 
 
+@pytest.mark.parametrize(
+    ("around", "prefix"), [("$A", []), ("<s> $A", [0]), ("$A <|im_end|>", []), ("<s> <s> $A <|im_end|>", [0, 0])]
+)
+def test_the_prefix_is_what_stands_in_front(around: str, prefix: list[int]) -> None:
+    made = tokenizers.Tokenizer.from_str(BASE.to_str())
+    made.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("<s>", 0), ("<|im_end|>", 2)])
+    tokenizer = Tokenizer(made, _settings(), [])
+    assert tokenizer.prefix() == prefix
+    assert tokenizer.encode(TEXT)[: len(prefix)] == prefix
+    inner = tokenizer.encode(TEXT, around=False)
+    assert tokenizer.decode(inner) == TEXT
+    assert inner == tokenizer.encode(TEXT)[len(prefix) :][: len(inner)]
+
+
 PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>|"), max_size=40)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,34 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return self._tokenizer.get_vocab_size()
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text, with the special tokens that the tokenizer itself puts around it; none in the text count."""
-        return self._encode(text, special=False, around=True)
+    def encode(self, text: str, *, around: bool = True) -> list[int]:
+        """Ids of a text, in which no special token counts.
+
+        Args:
+            around: with the special tokens that the tokenizer itself puts around a text.
+        """
+        return self._encode(text, special=False, around=around)
+
+    def prefix(self) -> list[int]:
+        """What the tokenizer puts in front of every text: a BOS, or nothing.
+
+        The post-processor is asked, with a text of one token: of an empty text it would not be known what stands in
+        front and what behind.
+        """
+        with self._lock:
+            self._tokenizer.encode_special_tokens = False
+            plain = (self._tokenizer.encode(text, add_special_tokens=False) for text in self._probes())
+            probe = next((encoding for encoding in plain if encoding.ids), None)
+            if probe is None:
+                raise FormatError("tokenizer.json: it makes no token of any text; get the file again")
+            found = self._tokenizer.post_process(probe)
+        return found.ids[: found.sequence_ids.index(0)]
+
+    def _probes(self) -> Iterator[str]:
+        """Texts of which one at least has a token."""
+        yield "a"
+        yield from self._special
+        yield from self._tokenizer.get_vocab()
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of ids; bytes that are no UTF-8 become U+FFFD. Raises EngineError for ids out of range."""
