@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet import fsio, sources
-from tercet.artifact import is_artifact
+from tercet.artifact import CONFIG, RECIPE, ModelFolder, is_artifact
 from tercet.data.captioned import captioned
 from tercet.data.pairs import Captioned, ClipData, Reader, gather
 from tercet.evaluate.machine import machine
@@ -129,8 +129,8 @@ def _rounded(recipe: Recipe) -> Recipe:
 def _same(model: ClipModel, folder: Path, recipe: Recipe) -> bool:
     if not is_artifact(folder):
         return False
-    config = json.loads((folder / "config.json").read_bytes())
-    written = json.loads((folder / "recipe.json").read_bytes())
+    files = ModelFolder(folder)
+    config, written = files.json(CONFIG), files.json(RECIPE)
     return bool(config["source"] == model.source.origin and written == recipe.model_dump(mode="json"))
 
 

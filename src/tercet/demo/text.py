@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet import fsio, sources
-from tercet.artifact import is_artifact
+from tercet.artifact import CONFIG, RECIPE, ModelFolder, is_artifact
 from tercet.data.texts import choose
 from tercet.demo.page import page
 from tercet.evaluate.machine import machine
@@ -104,8 +104,8 @@ def _same(source: sources.Source, folder: Path, recipe: Recipe) -> bool:
     """Whether the folder was made by this recipe from this source."""
     if not is_artifact(folder):
         return False
-    config = json.loads((folder / "config.json").read_bytes())
-    written = json.loads((folder / "recipe.json").read_bytes())
+    files = ModelFolder(folder)
+    config, written = files.json(CONFIG), files.json(RECIPE)
     return bool(config["source"] == source.origin and written == recipe.model_dump(mode="json"))
 
 
