@@ -121,14 +121,16 @@ def test_save_refuses_what_cannot_be_stored(tmp_path: Path) -> None:
 def test_open_names_what_is_wrong(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="no such folder"):
         Artifact.open(tmp_path / "nothing")
+    with pytest.raises(FormatError, match="a file, not a model folder; name the folder that it lies in"):
+        Artifact.open(folder / "config.json")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FormatError, match=r"config\.json: No such file"):
+    with pytest.raises(FormatError, match=r"config\.json: no such file"):
         Artifact.open(tmp_path / "empty")
     (tmp_path / "empty/config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(FormatError, match="not a Tercet model folder; make one with: tercet quantize"):
         Artifact.open(tmp_path / "empty")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(FormatError, match=r"model\.safetensors: No such file"):
+    with pytest.raises(FormatError, match=r"model\.safetensors: no such file"):
         Artifact.open(folder)
 
 
@@ -137,7 +139,7 @@ def test_links_that_leave_the_folder_are_refused(folder: Path, tmp_path: Path) -
         outside, path = tmp_path / f"outside-{name}", folder / name
         path.rename(outside)
         path.symlink_to(outside)
-        with pytest.raises(FormatError, match="leaves its folder"):
+        with pytest.raises(FormatError, match="leads out of the folder"):
             Artifact.open(folder)
         path.unlink()
         outside.rename(folder / f"kept-{name}")

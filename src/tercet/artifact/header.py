@@ -23,9 +23,11 @@ from tercet import fsio
 from tercet.artifact import strict_json
 from tercet.errors import FormatError
 
-__all__ = ["Entry", "lay_out", "open_regular", "read_header", "write_safetensors"]
+__all__ = ["NO_FILE", "POINTER", "Entry", "lay_out", "open_regular", "read_header", "write_safetensors"]
 
 ALIGN = 64
+POINTER = b"version https://git-lfs"  # what stands in the place of a large file in a repository cloned without git-lfs
+NO_FILE = "a pointer of git-lfs, not the file itself; run in its repository: git lfs pull"
 MAX_NAME = 1024
 MAX_DIMENSIONS = 8
 BITS = {
@@ -82,6 +84,8 @@ def parse_header(descriptor: int, where: str) -> dict[str, Entry]:
     if size < 8:
         raise FormatError(f"{where}: {size} bytes are no safetensors file")
     length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
+    if os.pread(descriptor, len(POINTER), 0) == POINTER:
+        raise FormatError(f"{where}: {NO_FILE}")
     if length > min(size - 8, strict_json.MAX_JSON):
         limit = f"the file has {size} and {strict_json.MAX_JSON} are read"
         raise FormatError(f"{where}: header of {length} bytes, but {limit}; cut off, or no safetensors file?")

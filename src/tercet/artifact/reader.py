@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.artifact import config as configs
-from tercet.artifact import strict_json
-from tercet.artifact.header import Entry, open_regular, parse_header
+from tercet.artifact.folder import ModelFolder
+from tercet.artifact.header import Entry, parse_header
 from tercet.artifact.mapped import huge_share, load, map_file, release
 from tercet.errors import FormatError
 from tercet.packing import PackedTensor, invalid_codes, stored_shapes
 
-__all__ = ["CONFIG", "WEIGHTS", "Artifact", "checksum", "inside", "read_config"]
+__all__ = ["CONFIG", "WEIGHTS", "Artifact", "checksum"]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -63,19 +63,17 @@ class Artifact:
 
         Raises FormatError where it is missing, damaged, hostile or no Tercet model.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FormatError(f"{folder}: no such folder")
-        config = read_config(folder)
+        files = ModelFolder(folder)
+        config = files.json(CONFIG)
         if config.get("format") != "tercet":
             raise FormatError(f"{folder}: not a Tercet model folder; make one with: tercet quantize")
-        descriptor = open_regular(inside(folder, WEIGHTS))
+        descriptor, place = files.open(WEIGHTS), str(files / WEIGHTS)
         try:
-            entries = parse_header(descriptor, str(folder / WEIGHTS))
-            data = load(descriptor, str(folder / WEIGHTS)) if copy else map_file(descriptor)
+            entries = parse_header(descriptor, place)
+            data = load(descriptor, place) if copy else map_file(descriptor)
         finally:
             os.close(descriptor)
-        artifact = cls(folder, config, entries, data, mapped=not copy)
+        artifact = cls(files.path, config, entries, data, mapped=not copy)
         if check:
             artifact.verify()
         return artifact
@@ -126,22 +124,3 @@ class Artifact:
 def checksum(data: NDArray[Any]) -> int:
     """CRC32C (Castagnoli) of an array's bytes."""
     return int(google_crc32c.value(data.reshape(-1).view(np.uint8)))
-
-
-def inside(folder: Path, name: str) -> Path:
-    """A file of the folder; raises FormatError where it, or a link it goes through, leaves the folder."""
-    path = folder / name
-    home = os.path.realpath(folder)
-    if Path(name).name != name or os.path.commonpath([home, os.path.realpath(path)]) != home:
-        raise FormatError(f"{path}: leaves its folder; put the file itself there instead of a link")
-    return path
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's config.json, Tercet's or not; raises FormatError where it is missing or no JSON object."""
-    path = inside(folder, CONFIG)
-    with os.fdopen(open_regular(path), "rb") as file:
-        config = strict_json.parse(file.read(strict_json.MAX_JSON + 1), str(path))
-    if not isinstance(config, dict):
-        raise FormatError(f"{path}: not a JSON object")
-    return config

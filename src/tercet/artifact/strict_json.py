@@ -15,12 +15,22 @@ __all__ = ["MAX_JSON", "parse"]
 
 MAX_JSON = 8 << 20
 MAX_DEPTH = 64
+MAX_VALUES = 8 << 20  # of "[]," 64 bytes of memory become of 3: brackets and commas are counted before they are built
 
 
-def parse(raw: bytes, where: str) -> Any:
-    """The value; raises FormatError, with `where` in front, for anything but strict JSON of at most 8 MiB, 64 deep."""
-    if len(raw) > MAX_JSON:
-        raise FormatError(f"{where}: {len(raw)} bytes of JSON; at most {MAX_JSON} are read")
+def parse(raw: bytes, where: str, most: int = MAX_JSON) -> Any:
+    """The value.
+
+    Args:
+        where: the start of error messages.
+        most: bytes.
+
+    Raises FormatError for anything but strict JSON, 64 levels deep and of eight million values at most.
+    """
+    if len(raw) > most:
+        raise FormatError(f"{where}: {len(raw)} bytes of JSON; at most {most} are read")
+    if raw.count(b"[") + raw.count(b"{") + raw.count(b",") > MAX_VALUES:
+        raise FormatError(f"{where}: more than {MAX_VALUES} values in one file of JSON; do not trust it")
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_constant)
         _check(value)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from tercet import fsio
 from tercet.artifact.config import SUFFIXES, VERSION
+from tercet.artifact.folder import ModelFolder
 from tercet.artifact.header import lay_out
-from tercet.artifact.reader import CONFIG, WEIGHTS, Artifact, checksum, read_config
+from tercet.artifact.reader import CONFIG, WEIGHTS, Artifact, checksum
 from tercet.errors import FormatError
 from tercet.packing import PackedTensor, pack
 
@@ -80,7 +81,7 @@ def save(
 def is_artifact(folder: Path) -> bool:
     """Whether a folder is a Tercet model, as far as its config.json says."""
     try:
-        return read_config(folder).get("format") == "tercet"
+        return bool(ModelFolder(folder).json(CONFIG).get("format") == "tercet")
     except FormatError:
         return False
 

@@ -51,11 +51,11 @@ class Exam:
     ) -> None:
         self.source, self.settings, self.work, self.threads, self.step = source, settings, work, threads, step
         tokenizer = Tokenizer.open(source.folder)
-        prefix = tokenizer.encode("")
+        prefix = tokenizer.prefix()
         program = source.model.text
         context, self.linears = min(settings.context, program.context), set(program.linears)
         self.test, self.validation = (
-            spread(windows(tokenizer.encode(text.content)[len(prefix) :], context, prefix=prefix), settings.tokens)
+            spread(windows(tokenizer.encode(text.content, around=False), context, prefix=prefix), settings.tokens)
             for text in texts
         )
         self.identity = {"test": _digest(self.test), "validation": _digest(self.validation)}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from tercet.artifact import is_artifact
+from tercet.artifact import CONFIG, RECIPE, ModelFolder, is_artifact
 from tercet.recipe import Recipe
 from tercet.sources import Source
 
@@ -16,6 +15,6 @@ def same(source: Source, folder: Path, recipe: Recipe) -> bool:
     """Whether the folder was made by this recipe from this source."""
     if not is_artifact(folder):
         return False
-    config = json.loads((folder / "config.json").read_bytes())
-    written = json.loads((folder / "recipe.json").read_bytes())
+    files = ModelFolder(folder)
+    config, written = files.json(CONFIG), files.json(RECIPE)
     return bool(config["source"] == source.origin and written == recipe.model_dump(mode="json"))

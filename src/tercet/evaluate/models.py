@@ -55,11 +55,11 @@ class Measurable:
 
     def prefix(self) -> list[int]:
         """What the tokenizer adds in front of a text: a BOS, or nothing."""
-        return self.tokenizer.encode("")
+        return self.tokenizer.prefix()
 
     def encode(self, text: str) -> list[int]:
-        """The text's ids without the prefix."""
-        return self.tokenizer.encode(text)[len(self.prefix()) :]
+        """The text's ids, without what the tokenizer adds around it."""
+        return self.tokenizer.encode(text, around=False)
 
 
 def open_model(name: str | Path, *, threads: int | None = None) -> Measurable:

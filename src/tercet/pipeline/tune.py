@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet import artifact, data, sources
-from tercet.artifact import Artifact
+from tercet.artifact import RECIPE, Artifact, ModelFolder
 from tercet.calibrate import Quantized, dequantized
 from tercet.data import spread, windows
 from tercet.data.texts import Text, choose
@@ -44,7 +44,6 @@ __all__ = ["Tuned", "Tuning", "tune"]
 
 HELD_OUT = 10  # each so many-th window is kept for the comparison
 TERNARY = ("t2", "t19", "t5", "b1")
-RECIPE = "recipe.json"
 MEASURED = 4096  # tokens of each text that perplexity is measured on
 SETTINGS = Train(steps=100, batch=2, context=256, lr=2e-3, scale_lr=5e-4, norm_lr=0, checkpoint_every=50)
 
@@ -209,7 +208,7 @@ def _name(packed: Artifact, learnt: NDArray[np.int64], how: Tuning) -> str:
 
 
 def _save(packed: Artifact, origin: sources.Source, text: Text, made: Mapping[str, Quantized], out: Path) -> None:
-    config, recipe = packed.config, json.loads((packed.folder / RECIPE).read_text(encoding="utf-8"))
+    config, recipe = packed.config, ModelFolder(packed.folder).json(RECIPE)
     stored: dict[str, PackedTensor | NDArray[np.float32]] = {}
     for name, tensor in packed.tensors.items():
         new = made[name]

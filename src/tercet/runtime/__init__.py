@@ -6,7 +6,8 @@ from tercet.runtime.text.chat import render
 from tercet.runtime.text.engine import Engine, Sequence
 from tercet.runtime.text.generation import Generation
 from tercet.runtime.text.sampling import Sampling
-from tercet.runtime.text.tokenizer import StreamDecoder, Tokenizer
+from tercet.runtime.text.streaming import StreamDecoder
+from tercet.runtime.text.tokenizer import Tokenizer
 
 __all__ = [
     "Batch",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet import families
-from tercet.artifact import strict_json
+from tercet.artifact import ModelFolder, open_regular
 from tercet.errors import FormatError, ModelError
 from tercet.program import Model
+from tercet.sources.generation import GENERATION, generation
 from tercet.sources.open_clip import config as open_clip
 from tercet.sources.open_clip.names import renamed
 from tercet.sources.tensors import Tensors
@@ -30,13 +32,13 @@ from tercet.sources.views import views
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Source", "from_folder", "sha256", "weight_files"]
+__all__ = ["Source", "from_folder", "sha256"]
 
-MAX_JSON = 64_000_000
 TEXTS = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    "config.json", GENERATION, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
     open_clip.CONFIG, "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -63,11 +65,11 @@ class Source:
     @cached_property
     def model(self) -> Model:
         """What the config describes. Raises ModelError where it is not supported."""
-        return self.model
+        return families.model(self.config)
 
     def tensors(self) -> Mapping[str, NDArray[np.float32]]:
         """float32 tensors by the names and in the shapes of `model.weights`, each read from the file when asked for."""
-        return views(self.model, _stored(self.folder))
+        return views(self.model, _stored(ModelFolder(self.folder)))
 
     def pretrained(self) -> PreTrainedModel:
         """The transformers model: float32, eval mode. Raises ModelError where transformers cannot make it."""
@@ -78,144 +80,140 @@ class Source:
     def tokenizer_files(self) -> dict[str, bytes]:
         """tokenizer.json and tokenizer_config.json, the latter with the chat template folded in; of a model of pictures
         and texts `preprocessor()` too, as preprocessor_config.json."""
-        settings = _json(self.folder / "tokenizer_config.json", {})
+        files = ModelFolder(self.folder)
+        settings = files.json_if_there("tokenizer_config.json")
         settings.pop("auto_map", None)
-        template = self.folder / "chat_template.jinja"
-        if template.is_file():
-            settings["chat_template"] = _bytes(template).decode("utf-8", "replace")
-        tokenizer = self.folder / "tokenizer.json"
-        if not tokenizer.is_file():
+        if files.has("chat_template.jinja"):
+            settings["chat_template"] = files.text("chat_template.jinja")
+        if not files.has("tokenizer.json"):
             raise FormatError(
                 f"{self.folder}: no tokenizer.json; save the tokenizer in the fast format beside the model"
             )
-        files = {"tokenizer.json": _bytes(tokenizer), "tokenizer_config.json": _text(settings)}
+        made = {"tokenizer.json": files.read("tokenizer.json"), "tokenizer_config.json": _text(settings)}
         if self.model.picture:
-            files["preprocessor_config.json"] = _text(self.preprocessor())
-        return files
+            made["preprocessor_config.json"] = _text(self.preprocessor())
+        return made
 
     def preprocessor(self) -> dict[str, Any]:
         """How pictures are prepared, as `tercet.runtime.pictures.preprocess` reads it.
 
         Raises FormatError where the folder does not say, ModelError where it says what open_clip does not know.
         """
-        made = _preprocessor(self.folder, self.config)
+        made = _preprocessor(ModelFolder(self.folder), self.config)
         if not made:
             raise FormatError(f"{self.folder}: no preprocessor_config.json; copy the original model's into the folder")
         return made
 
     def generation(self) -> dict[str, Any]:
-        """{"eos_token_id": [ids that end a generation]}, plus bos_token_id where there is one."""
-        settings = {**self.config, **_json(self.folder / "generation_config.json", {})}
-        eos = settings.get("eos_token_id")
-        made: dict[str, Any] = {"eos_token_id": [eos] if isinstance(eos, int) else list(eos or [])}
-        if isinstance(settings.get("bos_token_id"), int):
-            made["bos_token_id"] = settings["bos_token_id"]
-        return made
+        """{"eos_token_id": [ids that end a generation]}, plus bos_token_id and how to sample where the model says so.
+
+        Raises FormatError, ModelError for values that are none.
+        """
+        return generation(self.config, ModelFolder(self.folder).json_if_there(GENERATION))
 
 
 def from_folder(folder: Path, name: str, origin: dict[str, Any], fingerprint: str | None = None) -> Source:
     """Check `folder` and describe it; the fingerprint is that of its files unless the caller knows better."""
-    config = _config(folder)
+    files = ModelFolder(folder)
+    config = _config(files)
     config.pop("auto_map", None)
-    if (folder / "adapter_config.json").exists():
+    if files.has("adapter_config.json"):
         raise ModelError(f"{folder}: an adapter, not a whole model; merge it into its base model and save that")
     if config.get("quantization_config"):
         raise ModelError(f"{folder}: its weights are quantized already; start from the original model")
     if not isinstance(config.get("model_type"), str):
         raise FormatError(f"{folder / 'config.json'}: no model_type; this is not a transformers model")
-    files = weight_files(folder)
-    Tensors(files)  # every header is checked here, once, before anything else may open the files
-    if _is_open_clip(folder):
-        _stored(folder)
-    known = fingerprint or _fingerprint(folder, files)
-    return Source(name, folder, config, known, {**origin, "sha256": known})
+    weights = _weight_files(files)
+    Tensors(weights)  # every header is checked here, once, before anything else may open the files
+    if _is_open_clip(files):
+        _stored(files)
+    _check_texts(files)
+    own = _fingerprint(files, [path.name for path in weights]) if fingerprint is None else fingerprint
+    source = Source(name, folder, config, own, {**origin, "sha256": own})
+    source.generation()
+    return source
 
 
-def weight_files(folder: Path) -> list[Path]:
+def _check_texts(files: ModelFolder) -> None:
+    """Opens every small file now: transformers does not ask what it opens, and others would after all the work."""
+    for name in TEXTS:
+        if files.has(name):
+            files.json(name) if name.endswith(".json") else files.text(name)
+
+
+def _weight_files(files: ModelFolder) -> list[Path]:
     """The model's safetensors files. Raises FormatError: none, only pickles, or an index that leaves the folder."""
-    if _is_open_clip(folder):
-        found = [name for name in open_clip.WEIGHTS if (folder / name).exists()]
+    if _is_open_clip(files):
+        found = [name for name in open_clip.WEIGHTS if files.has(name)]
         if found:
-            return [_inside(folder, found[0])]
-    index = folder / "model.safetensors.index.json"
-    single = folder / "model.safetensors"
-    if single.exists() or not index.exists():
-        names = ["model.safetensors"]
-    else:
-        shards = _json(index).get("weight_map")
-        if not isinstance(shards, dict) or not shards or not all(isinstance(n, str) for n in shards.values()):
-            raise FormatError(f"{index}: no weight_map of names to files; get the file again")
-        names = sorted(set(shards.values()))
-    if names == ["model.safetensors"] and not single.exists():
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES) if folder.is_dir() else []
-        if pickles:
-            raise FormatError(f"{folder / pickles[0]}: pickled weights are refused, they can run code; use safetensors")
-        raise FormatError(
-            f"{folder}: no model.safetensors and no index of shards; give a folder with safetensors weights"
-        )
-    return [_inside(folder, name) for name in names]
+            return [files.file(found[0])]
+    if files.has(WEIGHTS):
+        return [files.file(WEIGHTS)]
+    if files.has(INDEX):
+        return [_shard(files, name) for name in _shards(files)]
+    pickles = sorted(path.name for path in files.path.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise FormatError(f"{files / pickles[0]}: pickled weights are refused, they can run code; use safetensors")
+    raise FormatError(f"{files.path}: no {WEIGHTS} and no index of shards; give a folder with safetensors weights")
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """`name` in `folder`, refused where it is a path or a link that leads out of it.
+def _shards(files: ModelFolder) -> list[str]:
+    shards = files.json(INDEX).get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+        raise FormatError(f"{files / INDEX}: no weight_map of names to files; get the file again")
+    return sorted(set(shards.values()))
 
-    The hub's cache is made of links from snapshots/<revision>/ to blobs/: there, the model's cache folder is the limit.
-    """
+
+def _shard(files: ModelFolder, name: str) -> Path:
     if Path(name).name != name or "\\" in name or "\0" in name or not name.endswith(".safetensors"):
-        raise FormatError(f"{folder}: shard name {name[:80]!r} is not a plain .safetensors file name; do not trust it")
-    resolved, limit = (folder / name).resolve(), folder.resolve()
-    if limit.parent.name == "snapshots":
-        limit = limit.parent.parent
-    if not resolved.is_relative_to(limit):
-        raise FormatError(f"{folder / name}: a link that leads out of the folder; copy the file into it")
-    if not resolved.is_file():
-        raise FormatError(f"{folder / name}: the index names this shard, but it is not there; get the model again")
-    return folder / name
+        raise FormatError(
+            f"{files.path}: shard name {name[:80]!r} is not a plain .safetensors file name; do not trust it"
+        )
+    if not files.has(name):
+        raise FormatError(f"{files / name}: the index names this shard, but it is not there; get the model again")
+    return files.file(name)
 
 
-def _fingerprint(folder: Path, files: list[Path]) -> str:
+def _fingerprint(files: ModelFolder, weights: list[str]) -> str:
     digest = hashlib.sha256()
-    for path in [*(folder / name for name in TEXTS), *files]:
-        if path.is_file():
-            digest.update(path.name.encode() + bytes.fromhex(sha256(path)))
+    for name in [*(name for name in TEXTS if files.has(name)), *weights]:
+        digest.update(name.encode() + bytes.fromhex(files.sha256(name)))
     return digest.hexdigest()
 
 
-def _is_open_clip(folder: Path) -> bool:
+def _is_open_clip(files: ModelFolder) -> bool:
     """Whether open_clip's config is the one to go by: transformers', where there is one, is."""
-    return (folder / open_clip.CONFIG).is_file() and "model_type" not in _json(folder / "config.json", {})
+    return files.has(open_clip.CONFIG) and "model_type" not in files.json_if_there("config.json")
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    if _is_open_clip(folder):
-        return open_clip.config(_json(folder / open_clip.CONFIG))
-    return _json(folder / "config.json")
+def _config(files: ModelFolder) -> dict[str, Any]:
+    return open_clip.config(files.json(open_clip.CONFIG)) if _is_open_clip(files) else files.json("config.json")
 
 
-def _stored(folder: Path) -> Mapping[str, NDArray[np.float32]]:
+def _stored(files: ModelFolder) -> Mapping[str, NDArray[np.float32]]:
     """Tensors by transformers' names."""
-    files = weight_files(folder)
-    return renamed(Tensors(files), str(files[0])) if _is_open_clip(folder) else Tensors(files)
+    weights = _weight_files(files)
+    return renamed(Tensors(weights), str(weights[0])) if _is_open_clip(files) else Tensors(weights)
 
 
-def _preprocessor(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+def _preprocessor(files: ModelFolder, config: dict[str, Any]) -> dict[str, Any]:
     """What preprocessor_config.json says; newer transformers write it into processor_config.json. Empty: nothing."""
-    if _is_open_clip(folder):
-        return open_clip.preprocessor(_json(folder / open_clip.CONFIG), families.model(config).pixels.size)
-    own = _json(folder / "preprocessor_config.json", {})
+    if _is_open_clip(files):
+        return open_clip.preprocessor(files.json(open_clip.CONFIG), families.model(config).pixels.size)
+    own = files.json_if_there("preprocessor_config.json")
     if not own:
-        own = _json(folder / "processor_config.json", {}).get("image_processor", {})
+        own = files.json_if_there("processor_config.json").get("image_processor", {})
     if not isinstance(own, dict):
-        raise FormatError(f"{folder / 'processor_config.json'}: image_processor is no object; get the file again")
+        raise FormatError(f"{files / 'processor_config.json'}: image_processor is no object; get the file again")
     own.pop("auto_map", None)
     return own
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file. Raises FormatError where it cannot be read."""
+    """Hexadecimal SHA-256 of a regular file. Raises FormatError where it is none, or cannot be read."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
@@ -225,21 +223,3 @@ def sha256(path: Path) -> str:
 
 def _text(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=2).encode()
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise FormatError(f"{path}: larger than {MAX_JSON} bytes; this is no file of a model's settings")
-        return path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror}; give a folder in transformers' layout") from None
-
-
-def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    if default is not None and not path.exists():
-        return dict(default)
-    value = strict_json.parse(_bytes(path), str(path))
-    if not isinstance(value, dict):
-        raise FormatError(f"{path}: not a JSON object; get the file again")
-    return value

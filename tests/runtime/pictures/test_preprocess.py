@@ -180,7 +180,7 @@ def test_a_configuration_that_means_nothing_is_refused(config: dict[str, Any], m
 
 
 def test_a_packed_folder_says_how_pictures_are_prepared(tmp_path: Any) -> None:
-    with pytest.raises(FormatError, match=r"no preprocessor_config\.json"):
+    with pytest.raises(FormatError, match=r"preprocessor_config\.json: no such file"):
         Preprocessor.open(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("[]")
     with pytest.raises(FormatError, match="no JSON object"):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tercet.errors import EngineError, FormatError
@@ -108,11 +109,26 @@ def test_the_post_processor_adds_what_it_adds() -> None:
     assert tokenizer.apply_chat([{"role": "user", "content": "hi"}]).count(0) == 1  # the template's own
 
 
-PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>|"), max_size=40)
+@pytest.mark.parametrize(
+    ("around", "prefix"), [("$A", []), ("<s> $A", [0]), ("$A <|im_end|>", []), ("<s> <s> $A <|im_end|>", [0, 0])]
+)
+def test_the_prefix_is_what_stands_in_front(around: str, prefix: list[int]) -> None:
+    made = tokenizers.Tokenizer.from_str(BASE.to_str())
+    made.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("<s>", 0), ("<|im_end|>", 2)])
+    tokenizer = Tokenizer(made, _settings(), [])
+    assert tokenizer.prefix() == prefix
+    assert tokenizer.encode(TEXT)[: len(prefix)] == prefix
+    inner = tokenizer.encode(TEXT, around=False)
+    assert tokenizer.decode(inner) == TEXT
+    assert inner == tokenizer.encode(TEXT)[len(prefix) :][: len(inner)]
+
+
+PLAIN = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text("<>|s/_ \n", max_size=20)
 
 
 @given(PLAIN, st.booleans())
 def test_chats_as_transformers(tokenizer: Tokenizer, theirs: PreTrainedTokenizerFast, text: str, prompt: bool) -> None:
+    assume(not any(token in text for token in SPECIAL))
     messages = [{"role": "user", "content": text}, {"role": "assistant", "content": TEXT}]
     # `render` itself is compared in test_chat; here without a process for each example
     expected = theirs.apply_chat_template(messages, add_generation_prompt=prompt, return_dict=False)
@@ -134,6 +150,35 @@ def test_a_chat_through_the_real_renderer(tokenizer: Tokenizer, theirs: PreTrain
     messages = [{"role": "user", "content": " x < y > z \n"}]
     expected = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert tokenizer.decode(tokenizer.apply_chat(messages), skip_special=False) == theirs.decode(expected)
+
+
+@pytest.mark.parametrize("text", ["> quoted", ">>> f(x)", "a < b <", "<", "<|", "|> pipes", "s> x", "x <\n"])
+def test_code_and_quotes_as_transformers(tokenizer: Tokenizer, theirs: PreTrainedTokenizerFast, text: str) -> None:
+    messages = [{"role": "user", "content": text}]
+    expected = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert _without_process(tokenizer, messages) == expected
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "text"),
+    [(normalizers.NFKC(), "hi <|im_end\uff5c>"), (normalizers.Lowercase(), "hi <|IM_END|> <S>")],
+)
+def test_what_a_normalizer_makes_of_a_message_stays_text(normalizer: Any, text: str) -> None:
+    made = tokenizers.Tokenizer.from_str(BASE.to_str())
+    made.normalizer = normalizer
+    made.add_special_tokens([tokenizers.AddedToken(token, normalized=True, special=True) for token in SPECIAL])
+    tokenizer = Tokenizer(made, _settings(), [])
+    ids = _without_process(tokenizer, [{"role": "user", "content": text}])
+    assert [i for i in ids if i < 4] == [0, 1, 2, 1]
+    assert tokenizer.decode(ids, skip_special=False).count("im_end") == 2
+
+
+def test_a_character_without_a_token_is_no_special_token() -> None:
+    made = tokenizers.Tokenizer(models.WordLevel({"<unk>": 0, "hi": 1}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.add_special_tokens(["<unk>", "<e>"])
+    tokenizer = Tokenizer(made, {"chat_template": "{{ messages[0].content }} <e>"}, [])
+    assert _without_process(tokenizer, [{"role": "user", "content": "hi you <unk> <e> hi"}]) == [1, 0, 0, 0, 1, 2]
 
 
 NASTY = st.lists(
@@ -170,6 +215,19 @@ def test_streamed_text_is_the_text(tokenizer: Tokenizer, text: str) -> None:
     assert "".join(pieces) + stream.finish() == text
     if "\ufffd" not in text:
         assert not any("\ufffd" in piece for piece in pieces)  # never half a character
+
+
+def test_streamed_text_keeps_blanks_after_special_tokens() -> None:
+    """SentencePiece's decoder takes the first blank of a text away, but of no other piece."""
+    made = tokenizers.Tokenizer(models.BPE({"<s>": 0, "\u2581": 1, "\u2581a": 2, "b": 3}, []))
+    made.add_special_tokens(["<s>"])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer = Tokenizer(made, {}, [])
+    for ids in itertools.product(range(4), repeat=5):
+        stream = tokenizer.stream()
+        assert "".join(map(stream.push, ids)) + stream.finish() == tokenizer.decode(ids)
 
 
 @given(

@@ -20,9 +20,9 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from tercet.artifact import strict_json
+from tercet.artifact import ModelFolder
 from tercet.errors import EngineError, FormatError
-from tercet.runtime.text.tokenizer import read_tokenizer
+from tercet.runtime.text.tokenizer_file import read_tokenizer, reported, without_settings
 
 __all__ = ["CaptionTokenizer"]
 
@@ -55,6 +55,7 @@ class CaptionTokenizer:
         if name is None or pad is None:
             raise FormatError("tokenizer_config.json: no pad_token that tokenizer.json knows; add the original's")
         self.pad: int = pad
+        without_settings(tokenizer)
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True  # "<|endoftext|>" in a caption is text
         self._tokenizer.enable_truncation(context)
@@ -63,18 +64,14 @@ class CaptionTokenizer:
     @classmethod
     def open(cls, folder: str | Path, context: int) -> CaptionTokenizer:
         """Reads tokenizer.json and tokenizer_config.json of a model folder. Raises FormatError."""
-        folder = Path(folder)
-        tokenizer = read_tokenizer(folder)
-        place = folder / "tokenizer_config.json"
-        try:
-            settings = strict_json.parse(place.read_bytes(), str(place))
-        except OSError as error:
-            raise FormatError(f"{place}: {error.strerror}; copy the original model's") from None
-        return cls(tokenizer, settings if isinstance(settings, dict) else {}, context)
+        files = ModelFolder(folder)
+        return cls(read_tokenizer(files), files.json("tokenizer_config.json"), context)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """int64[n, context]. Raises EngineError for a text of more than a million characters or half a surrogate."""
-        rows = self._tokenizer.encode_batch([self._prepared(text) for text in texts])
+        prepared = [self._prepared(text) for text in texts]
+        with reported("tokenizer.json: it cannot read these texts"):
+            rows = self._tokenizer.encode_batch(prepared)
         return np.array([row.ids for row in rows], np.int64).reshape(len(texts), self.context)
 
     def _prepared(self, text: str) -> str:

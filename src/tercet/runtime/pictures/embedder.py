@@ -22,6 +22,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.artifact import ModelFolder
 from tercet.errors import EngineError, FormatError, ModelError
 from tercet.runtime.pictures.captions import CaptionTokenizer
 from tercet.runtime.pictures.files import PictureSource, UnreadError, opened
@@ -187,9 +188,8 @@ def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def fingerprint(folder: Path) -> str:
     """SHA-256 of what a packed folder computes: its settings, which hold the checksum of every tensor."""
-    digest = hashlib.sha256()
+    digest, files = hashlib.sha256(), ModelFolder(folder)
     for name in READ_BY_MODEL:
-        path = folder / name
-        if path.is_file():
-            digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        if files.has(name):
+            digest.update(name.encode() + b"\0" + bytes.fromhex(files.sha256(name)))
     return digest.hexdigest()

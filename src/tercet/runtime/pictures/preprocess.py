@@ -28,14 +28,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet.artifact import strict_json
+from tercet.artifact import ModelFolder
 from tercet.errors import FormatError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Preprocessor", "on_white"]
+__all__ = ["CONFIG", "Preprocessor", "on_white"]
 
+CONFIG = "preprocessor_config.json"
 MAX_SIDE = 4096
 MAX_RESIZED = 16 << 20  # pixels; a larger result of the resize is computed only where the crop keeps it
 BICUBIC, BILINEAR = 3, 2
@@ -79,16 +80,11 @@ class Preprocessor:
     @classmethod
     def open(cls, folder: str | Path) -> Preprocessor:
         """That of a packed folder. Raises FormatError: no preprocessor_config.json, or none that is understood."""
-        path = Path(folder) / "preprocessor_config.json"
-        if not path.is_file():
-            raise FormatError(f"{folder}: no {path.name}; copy the original model's into the folder")
-        config = strict_json.parse(_head(path), str(path))
-        if not isinstance(config, dict):
-            raise FormatError(f"{path}: no JSON object; get the file again")
-        return cls.from_config(config, str(path))
+        files = ModelFolder(folder)
+        return cls.from_config(files.json(CONFIG), str(files / CONFIG))
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], where: str = "preprocessor_config.json") -> Preprocessor:
+    def from_config(cls, config: Mapping[str, Any], where: str = CONFIG) -> Preprocessor:
         """Reads what a preprocessor_config.json or open_clip's preprocess_cfg holds.
 
         Raises FormatError: a value is missing or impossible, or the processor is of an unknown kind.
@@ -298,11 +294,3 @@ def _three(value: Any, where: str, positive: bool = False) -> tuple[float, ...]:
     if len(numbers) != 3 or (positive and min(numbers) <= 0):
         raise FormatError(f"{where} must be three numbers{' above 0' if positive else ''}")
     return numbers
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(strict_json.MAX_JSON + 1)
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror}") from None

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.artifact import NO_FILE, POINTER
 from tercet.errors import FormatError, ModelError
 
 __all__ = ["BLOCKS", "GGUFFile", "TensorInfo"]
@@ -42,6 +43,12 @@ BLOCKS: dict[int, tuple[str, int, int]] = {
     14: ("Q6_K", 256, 210),
     30: ("BF16", 1, 2),
 }
+# Those that exist and are not read, by name for the one who wonders why.
+UNREAD = {
+    9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S",
+    22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0",
+    35: "TQ2_0", 39: "MXFP4",
+}  # fmt: skip
 MAX_ENTRIES = 1 << 16  # metadata pairs, and tensors: real files hold dozens and at most thousands
 MAX_KEY_BYTES = (1 << 16) - 1
 MAX_NAME_BYTES = 64
@@ -175,6 +182,8 @@ class GGUFFile:
 
     def _parse(self, cursor: _Cursor) -> None:
         cursor.need(24, "the GGUF header")
+        if self._map[: len(POINTER)] == POINTER:
+            raise FormatError(f"{self.path}: {NO_FILE}")
         if self._map[:4] != b"GGUF":
             raise FormatError(f"{self.path}: no GGUF file (it begins with {self._map[:4]!r}); give a .gguf file")
         cursor.pos = 4
@@ -241,7 +250,7 @@ def _tensor_info(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int, int]:
     kind, offset = cursor.take("<I", f"type of {name!r}"), cursor.take("<Q", f"offset of {name!r}")
     if kind not in BLOCKS:
         known = ", ".join(label for label, _, _ in BLOCKS.values())
-        raise cursor.fail(f"tensor {name!r} has type {kind}, which is not read (known: {known})")
+        raise cursor.fail(f"tensor {name!r} has type {UNREAD.get(kind, kind)}, which is not read (known: {known})")
     label, block, block_bytes = BLOCKS[kind]
     weights = 1
     for dim in dims:
