@@ -215,7 +215,7 @@ void bind_engine(nb::module_& module) {
              "factor"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "layer"_a, "rope"_a, "function"_a,
              "limit"_a = 0.0f, "causal"_a = true, "row"_a = "first", "token"_a = -1);
 
-    nb::class_<Sequence>(module, "Sequence")
+    nb::class_<Sequence>(module, "Sequence", nb::is_weak_referenceable())
         .def_prop_ro("length", &Sequence::length)
         .def_prop_ro("kv_bytes", &Sequence::kv_bytes);
 

@@ -3,9 +3,10 @@
 from tercet.runtime.residency import Memory, measure
 from tercet.runtime.text.batch import Batch
 from tercet.runtime.text.chat import render
-from tercet.runtime.text.engine import Engine, Sequence
+from tercet.runtime.text.engine import Engine
 from tercet.runtime.text.generation import Generation
 from tercet.runtime.text.sampling import Sampling
+from tercet.runtime.text.sequence import Sequence
 from tercet.runtime.text.tokenizer import StreamDecoder, Tokenizer
 
 __all__ = [
