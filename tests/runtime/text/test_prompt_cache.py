@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -116,9 +117,7 @@ def test_a_generation_left_alone_is_kept_as_far_as_it_came(left: int) -> None:
 
 
 def test_an_engine_is_freed_with_its_cache() -> None:
-    import weakref
-
-    engine = _engine()
+    engine = Engine(PROGRAM, TENSORS, threads=1, context=256)
     _answer(engine, SYSTEM)
     gone = weakref.ref(engine)
     del engine

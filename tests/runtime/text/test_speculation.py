@@ -82,7 +82,7 @@ def test_a_loop_takes_few_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch)
 
 
 def _of(text: list[int], pace: Pace | None = None) -> Speculation:
-    return Speculation(np.array(text, np.int32), pace or Eager())
+    return Speculation(np.array(text, np.int32), pace or Eager(), 300)
 
 
 def test_what_followed_the_longest_recent_match_is_proposed() -> None:

@@ -26,6 +26,7 @@ from tercet.program import Program
 from tercet.runtime.native_program import Tensors, native_program, refuse_unread
 from tercet.runtime.text.batch import Batch
 from tercet.runtime.text.generation import Generation, advance
+from tercet.runtime.text.given import GivenRows
 from tercet.runtime.text.prompt_cache import PromptCache, common
 from tercet.runtime.text.sampling import Sampling
 from tercet.runtime.text.sequence import Part, Sequence, extend
@@ -152,6 +153,17 @@ class Engine:
     def new_sequence(self) -> Sequence:
         """An empty sequence. Raises EngineError where the address space for its cache cannot be had."""
         return Sequence(self.stepper)
+
+    def give_rows(self, rows: ArrayLike) -> GivenRows:
+        """Rows float32[n, width] to stand in texts where tokens do, such as a picture's: `ids` of the result name them.
+
+        They are what the model's `embed` would have given, its factor included. The result has to be kept as long as
+        its ids are used; generations, sequences and the prompt cache do so for theirs. The same rows have the same ids
+        as long as they live; ids are not used again for others. Logits, sampling and stop ids know only the vocabulary.
+
+        Raises EngineError: another shape, values that are not finite.
+        """
+        return self.stepper.given.give(rows)
 
     def step(self, parts: Iterable[tuple[Sequence, ArrayLike]]) -> NDArray[np.float32]:
         """Extend several sequences at once: each part is a sequence and its new token ids, at least one.

@@ -51,7 +51,8 @@ class Generation:
     ) -> None:
         """Not begun yet; arguments as of `Engine.generate`.
 
-        Raises EngineError where the prompt is empty, too long for the context or outside the vocabulary.
+        Raises EngineError where the prompt is empty, too long for the context, or has an id that is neither of the
+        vocabulary nor of given rows.
         """
         prompt, context, vocab_size = token_ids(ids), stepper.context, stepper.vocab_size
         sampling = sampling or Sampling()
@@ -62,8 +63,7 @@ class Generation:
                 f"{len(prompt)} tokens exceed the context of {context};"
                 " shorten the prompt or open with a larger context"
             )
-        if prompt.max() >= vocab_size:
-            raise EngineError(f"token id {prompt.max()} is outside the vocabulary of {vocab_size}")
+        self._given = stepper.given.named(prompt)  # they live until it has ended
         self.tokens: list[int] = []
         self.ended: Ending | None = "length" if sampling.max_tokens == 0 else None
         self.sequence: Sequence | None = None
@@ -74,8 +74,8 @@ class Generation:
         self._stop_ids = stop_ids
         self.prompt = prompt
         self._sampler = sampling.sampler(vocab_size)
-        self._sampler.accept(prompt)
-        self._speculation = Speculation(prompt, stepper.pace) if speculate else None
+        self._sampler.accept(prompt[prompt < vocab_size] if self._given else prompt)
+        self._speculation = Speculation(prompt, stepper.pace, vocab_size) if speculate else None
         self._proposed: list[int] = []
 
     def begin(self, sequence: Sequence) -> None:

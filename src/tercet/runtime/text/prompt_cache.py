@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tercet import _native
 from tercet.runtime.locks import ForkLock
+from tercet.runtime.text.given import GivenRows
 from tercet.runtime.text.sequence import Sequence
 from tercet.runtime.text.stepper import Stepper
 
@@ -23,21 +24,22 @@ __all__ = ["PromptCache", "common"]
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """A text, int32[n], and the cache that holds its keys and values."""
+    """A text, int32[n], the cache that holds its keys and values, and what ids beyond the vocabulary name."""
 
     ids: NDArray[np.int32]
     cache: _native.Sequence
+    given: frozenset[GivenRows]
 
     @classmethod
     def of(cls, sequence: Sequence) -> _Kept:
-        return cls(np.array(sequence.ids, np.int32), sequence.cache)
+        return cls(np.array(sequence.ids, np.int32), sequence.cache, frozenset(sequence.given))
 
 
 class PromptCache:
     """Texts at rest; the one not used for longest goes first when memory runs out. Safe from several threads.
 
     Attributes:
-        most_bytes: of keys and values; 0 keeps none.
+        most_bytes: of keys and values; 0 keeps none. The rows that a text's ids name stay too, a small part of that.
     """
 
     def __init__(self, stepper: Stepper, most_bytes: int) -> None:
@@ -63,7 +65,8 @@ class PromptCache:
             return Sequence(self._stepper)
         entry, shared = found
         shared = min(shared, len(prompt) - 1)
-        return Sequence(self._stepper, self._stepper.fork(entry.cache, shared), prompt[:shared].tolist())
+        cache = self._stepper.fork(entry.cache, shared)
+        return Sequence(self._stepper, cache, prompt[:shared].tolist(), entry.given)
 
     def _best(self, ids: NDArray[np.int32], others: list[_Kept]) -> tuple[_Kept, int] | None:
         """What shares most with the beginning of `ids`, and how many tokens that is."""

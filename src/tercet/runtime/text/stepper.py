@@ -7,7 +7,7 @@ cache (texts at rest), a generation (one answer), a batch (many of them), the en
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from tercet import _native
 from tercet.errors import EngineError
 from tercet.runtime.locks import ForkLock
+from tercet.runtime.text.given import GivenRows, GivenTable
 from tercet.runtime.text.speculation import Pace
 
 __all__ = ["Ids", "Stepper", "token_ids"]
@@ -29,6 +30,7 @@ class Stepper:
         vocab_size: columns of logits.
         context: tokens a cache may hold.
         isa: name of the instruction set's kernels.
+        given: rows from elsewhere that ids beyond the vocabulary name.
         pace: what steps cost; whoever times them says so here.
         after_first: called once, after the first step: now the weights' pages are there.
     """
@@ -36,6 +38,7 @@ class Stepper:
     def __init__(self, native: _native.Engine, *, vocab_size: int, context: int) -> None:
         self.vocab_size, self.context = vocab_size, context
         self.isa: str = native.isa
+        self.given = GivenTable(vocab_size, native.width)
         self.pace = Pace()
         self.after_first: Callable[[], None] | None = None
         self._native = native
@@ -62,16 +65,22 @@ class Stepper:
         self._native.rewind(cache, length)
 
     def step(
-        self, caches: list[_native.Sequence], ids: list[Ids], wanted: list[int], logits: NDArray[np.float32]
+        self,
+        caches: list[_native.Sequence],
+        ids: list[Ids],
+        wanted: list[int],
+        logits: NDArray[np.float32],
+        given: Iterable[GivenRows] = (),
     ) -> None:
         """Extend each cache by its ids, and fill `logits` with those after the last `wanted` ids of each.
 
         Args:
             logits: float32[sum(wanted), vocab].
+            given: what ids beyond the vocabulary name.
 
         Raises EngineError (context exceeded, ids out of range, values not finite) and leaves every cache as it was.
         """
-        self._native.step(caches, ids, wanted, logits)
+        self._native.step(caches, ids, wanted, logits, [(block.ids.start, block.rows) for block in given])
         if self.after_first is not None:
             tell, self.after_first = self.after_first, None
             if tell is not None:  # another thread may have been first
