@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 import tiny_packed
 import tiny_towers as tiny
 from tercet import kernels
-from tercet.modules import ops
-from tercet.program import Program, interpreter
+from tercet.modules.ops import Buffers, run
+from tercet.program import Op, Program, interpreter
 from tercet.program.patches import patches
 from tercet.runtime.pictures.tower import Options, Tower
 
-# All rows but the class's, all rows, and a text's rows, which are as many as its tokens.
+# All rows but the class's; all rows; those of a text, as many as it has tokens.
 KINDS = ["clip image", "siglip image", "clip text"]
 
 
@@ -29,14 +29,19 @@ def _program(kind: str) -> tuple[Program, Any, Any]:
     family, name = kind.split()
     model, tensors, _ = tiny_packed.towers(family)
     part = model.parts[name]
-    if family == "clip":
-        end = [replace(op, kind="drop", inputs=op.inputs[:1]) if op.kind == "pick" else op for op in part.ops]
+    ops = list(part.ops)
+    if kind == "siglip image":  # without the pooling
+        ops = ops[: next(i for i, op in enumerate(ops) if op.kind == "constant")]
     else:
-        end = list(part.ops[: next(i for i, op in enumerate(part.ops) if op.kind == "constant")])
-    end[-1] = replace(end[-1], output="rows")
-    weights = {name: part.weights[name] for op in end for name in (op.weight, op.bias) if name}
-    widths = {**part.widths, "rows": part.widths[end[-1].output] if family != "clip" else part.widths["embedding"]}
-    return replace(part, ops=tuple(end), weights=weights, widths=widths), tensors, model.pixels
+        at = next(i for i, op in enumerate(ops) if op.kind == "pick")
+        picked = ops[at]
+        ops[at] = Op("drop", picked.inputs[:1], picked.output)
+        if kind == "clip text":
+            ops[at : at + 2] = [replace(ops[at + 1], inputs=picked.inputs[:1])]
+    widths = {**part.widths, "rows": part.widths[ops[-1].output]}
+    ops[-1] = replace(ops[-1], output="rows")
+    weights = {name: part.weights[name] for op in ops for name in (op.weight, op.bias) if name}
+    return replace(part, ops=tuple(ops), weights=weights, widths=widths), tensors, model.pixels
 
 
 def _rows(kind: str, count: int | slice = slice(None), **options: Any) -> NDArray[np.float32]:
@@ -56,9 +61,8 @@ def _expected(kind: str) -> NDArray[np.float32]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_many_rows_as_there_are(kind: str) -> None:
     program, _, _ = _program(kind)
-    length = program.context - (kind == "clip text")  # of which the first row is dropped
-    assert _expected(kind).shape == (5 + (kind == "clip text"), length, program.widths["rows"])
-    assert _rows(kind, slice(0)).shape == (0, length, program.widths["rows"])
+    shape = (program.context, program.widths["rows"])
+    assert _expected(kind).shape[1:] == _rows(kind, slice(0)).shape[1:] == shape
     assert (
         len(np.unique(_expected(kind).reshape(-1, program.widths["rows"]), axis=0)) > 20
     )  # not one row again and again
@@ -85,10 +89,10 @@ def test_float_mode_the_interpreter_and_torch_agree(kind: str) -> None:
     given = tiny.texts() if program.reads == "ids" else patches(tiny.pixels(size=picture.size), picture.patch)
     expected = interpreter.embeddings(program, tensors, given)
     assert expected.std() > 0.1  # else the comparison says nothing
-    buffers: ops.Buffers = {program.reads: torch.from_numpy(given)}
+    buffers: Buffers = {program.reads: torch.from_numpy(given)}
     weights = {name: torch.from_numpy(value) for name, value in tensors.items()}
     for op in program.ops:
-        ops.run(program, op, buffers, weights)
+        run(program, op, buffers, weights)
     for found in (_rows(kind, activations="float32"), buffers["rows"].numpy()):
         assert found.shape == expected.shape
         assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-4
