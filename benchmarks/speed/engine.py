@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speed.worker import peak_mb, pin, unpin
-from tercet.runtime import Engine
+from tercet.runtime import Engine, Sequence
 from tercet.runtime.residency import measure
-from tercet.runtime.text.engine import Sequence
 
 
 class Models:

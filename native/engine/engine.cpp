@@ -49,17 +49,18 @@ void Engine::check(const std::vector<Part>& parts) {
             throw EngineError(std::to_string(part.sequence->length() + part.count) + " tokens exceed the context of " +
                               std::to_string(options.context) + "; shorten the prompt or open with a larger context");
         for (int64_t i = 0; i < part.count; ++i)
-            if (part.ids[i] < 0 || part.ids[i] >= plan->vocab)
+            if (part.ids[i] < 0 || (part.ids[i] >= plan->vocab && !given_row(part.ids[i])))
                 throw EngineError("token id " + std::to_string(part.ids[i]) + " is outside the vocabulary of " +
-                                  std::to_string(plan->vocab));
+                                  std::to_string(plan->vocab) + ": it names no given row");
     }
     std::sort(named.begin(), named.end());
     if (std::adjacent_find(named.begin(), named.end()) != named.end())
         throw EngineError("a sequence appears twice in one step");
 }
 
-void Engine::step(const std::vector<Part>& parts, float* logits) {
+void Engine::step(const std::vector<Part>& parts, float* logits, const std::vector<GivenRows>& given_rows) {
     const std::lock_guard<ForkMutex> guard(busy);
+    given = &given_rows;
     check(parts);
     for (const Part& part : parts) part.sequence->will_write(part.count);
     rows.clear();
@@ -102,14 +103,26 @@ void Engine::prepare_rope() {
     }
 }
 
-// ---- row operations that know positions ----
+// ---- row operations that know ids or positions ----
+
+const float* Engine::given_row(int32_t id) const {
+    for (const GivenRows& block : *given)
+        if (id >= block.first && id - block.first < block.count)
+            return block.rows + static_cast<int64_t>(id - block.first) * plan->width;
+    return nullptr;
+}
+
+void Engine::embed(const RowOp& op, int32_t id, float* to) const {
+    if (id < plan->vocab) backend.row(op.matrix, id, op.factor, to);
+    else std::memcpy(to, given_row(id), static_cast<size_t>(plan->width) * sizeof(float));
+}
 
 void Engine::run_special(const RowOp& op, int begin, int end, const Share&) {
     const tercet_backend& k = backend;
     const int64_t size = op.out >= 0 ? static_cast<int64_t>(end - begin) * width(op.out) : 0;
     switch (op.kind) {
     case RowKind::embed:
-        for (int r = begin; r < end; ++r) k.row(op.matrix, rows[static_cast<size_t>(r)].id, op.factor, data(op.out, r));
+        for (int r = begin; r < end; ++r) embed(op, rows[static_cast<size_t>(r)].id, data(op.out, r));
         break;
     case RowKind::rope: {
         const size_t half = plan->ropes[static_cast<size_t>(op.rope)].inv_freq.size();

@@ -29,6 +29,13 @@ struct Part {
     int64_t wanted;
 };
 
+// Rows from elsewhere, f32[count][width]: what the ids from `first` on stand for, where they lie beyond the vocabulary.
+struct GivenRows {
+    int32_t first;
+    int64_t count;
+    const float* rows;
+};
+
 class Engine : Runner {
 public:
     Engine(const ProgramSpec& spec, const EngineOptions& chosen)
@@ -38,9 +45,10 @@ public:
 
     // logits f32[wanted of all parts][vocab], part by part. Throws EngineError and leaves every sequence as it was.
     // Steps of several threads run one after the other; fork() waits for the end of a step.
-    void step(const std::vector<Part>& parts, float* logits);
+    void step(const std::vector<Part>& parts, float* logits, const std::vector<GivenRows>& given = {});
 
     int vocab() const { return plan->vocab; }
+    int embedding_width() const { return plan->width; }
     const char* isa() const { return backend.name; }
     ForkMutex& lock() { return busy; }
 
@@ -59,6 +67,8 @@ private:
     void check(const std::vector<Part>& parts);
     int64_t run_chunk(); // on `rows`; returns the rows of logits written
     void prepare_rope();
+    const float* given_row(int32_t id) const; // or NULL
+    void embed(const RowOp& op, int32_t id, float* to) const;
     void run_special(const RowOp& op, int begin, int end, const Share& share) override;
     void run_attention(const Phase& phase);
     bool follows(int r) const;
@@ -73,6 +83,7 @@ private:
     std::vector<Row> rows;                    // of the chunk
     std::vector<Unit> units;                  // of the attention at hand
     std::vector<const Sequence*> named;       // by the step, sorted
+    const std::vector<GivenRows>* given = nullptr; // of the step
 };
 
 } // namespace tercet

@@ -42,7 +42,11 @@ private:
 
     void lower() {
         switch (op->kind) {
-        case Kind::embed: embed(); break;
+        case Kind::embed:
+            expect(op == &spec.ops.front(), "an embedding that is not the first operation");
+            embed();
+            plan.width = width(out());
+            break;
         case Kind::rope: rope(); break;
         case Kind::attention: attention(); break;
         default: lower_common();

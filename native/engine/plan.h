@@ -40,7 +40,7 @@ struct RowCount {
 enum class RowKind {
     embed, rmsnorm, layernorm, clip, rotate, activation, gated, add, quantize,
     rope, store,                              // decoders'
-    patches, table, prepend, constant, pick,  // towers'
+    patches, table, prepend, constant, pick, drop, // towers'
 };
 
 struct RowOp {
@@ -53,7 +53,7 @@ struct RowOp {
     const float* bias = nullptr;
     float eps = 0, factor = 1, limit = 0;
     int dim = 0, heads = 0, head_dim = 0, layer = 0, rope = 0, function = 0;
-    RowCount from; // prepend, pick: rows of `a`; table: of out
+    RowCount from; // prepend, pick, drop: rows of `a`; table: of out
     PickedRow row = PickedRow::first;
     int token = -1;
     std::string name; // for messages: the weight that needs these activations
@@ -106,12 +106,14 @@ struct Plan {
 };
 
 struct DecoderPlan : Plan {
+    int width = 0; // of what the embedding writes
     std::vector<LayerShape> layers;
     std::vector<RopeSpec> ropes;
 };
 
 struct TowerPlan : Plan {
-    int dim = 0;      // columns of the embedding
+    RowCount made;    // rows of the result: one embedding, or what is called rows
+    int dim = 0;      // their columns
     int patches = -1; // the buffer an image tower reads, or -1
     int most_more = 0; // rows that any buffer has beyond the length
 };

@@ -18,7 +18,7 @@ struct EngineError : std::runtime_error {
 
 enum class Kind {
     embed, rmsnorm, layernorm, linear, clip, rotate, rope, attention, activation, gated, add,
-    prepend, position, constant, pick, // towers'
+    prepend, position, constant, pick, drop, // towers'
 };
 enum class PickedRow { first, last, end };
 

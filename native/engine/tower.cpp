@@ -28,7 +28,7 @@ Tower::Tower(std::unique_ptr<TowerPlan> compiled, const TowerOptions& chosen)
     for (int t = 0; t < options.threads; ++t) cache.emplace_back((bytes + sizeof(Line) - 1) / sizeof(Line));
 }
 
-void Tower::run_ids(const int32_t* given, int64_t n, int64_t tokens, float* embeddings) {
+void Tower::run_ids(const int32_t* given, int64_t n, int64_t tokens, float* result) {
     const std::lock_guard<ForkMutex> guard(busy);
     if (plan->patches >= 0) throw EngineError("the tower reads pictures, not ids");
     if (tokens < 1 || tokens > options.context)
@@ -39,10 +39,10 @@ void Tower::run_ids(const int32_t* given, int64_t n, int64_t tokens, float* embe
             throw EngineError("token id " + std::to_string(given[i]) + " is outside the vocabulary of " +
                               std::to_string(plan->vocab));
     ids = given;
-    run(n, tokens, embeddings);
+    run(n, tokens, result);
 }
 
-void Tower::run_pixels(const Pixels& given, int64_t n, float* embeddings) {
+void Tower::run_pixels(const Pixels& given, int64_t n, float* result) {
     const std::lock_guard<ForkMutex> guard(busy);
     if (plan->patches < 0) throw EngineError("the tower reads ids, not pictures");
     const int64_t side = std::max(given.height, given.width);
@@ -53,17 +53,17 @@ void Tower::run_pixels(const Pixels& given, int64_t n, float* embeddings) {
                           std::to_string(given.width) + " are not " + std::to_string(options.context) + " patches of " +
                           std::to_string(width(plan->patches)) + " values");
     pixels = given;
-    run(n, options.context, embeddings);
+    run(n, options.context, result);
 }
 
-void Tower::run(int64_t n, int64_t tokens, float* embeddings) {
+void Tower::run(int64_t n, int64_t tokens, float* result) {
     length = tokens;
-    output = embeddings;
+    output = result;
     const int64_t most = capacity / (length + plan->most_more);
     for (int64_t done = 0; done < n; done += sequences) {
         sequences = std::min(most, n - done);
         run_chunk();
-        output += sequences * plan->dim;
+        output += rows(plan->made) * plan->dim;
         if (plan->patches < 0) ids += sequences * length;
         else pixels.data += sequences * pixels.channels * pixels.height * pixels.width;
     }
@@ -76,14 +76,15 @@ void Tower::run_chunk() {
         if (phase->kind == PhaseKind::attention) run_attention(*phase);
         else run_group(phase, next, rows(phase->count));
     }
-    check_output(sequences, plan->dim, "embeddings");
+    check_output(rows(plan->made), plan->dim, "embeddings");
 }
 
 // ---- row operations that know their sequence ----
 
 void Tower::run_special(const RowOp& op, int begin, int end, const Share& share) {
     const size_t bytes = static_cast<size_t>(width(op.out)) * sizeof(float);
-    const int64_t own = op.kind == RowKind::prepend ? op.from.of(length) + 1 : length;
+    const int64_t more = op.kind == RowKind::prepend ? 1 : op.kind == RowKind::drop ? -1 : 0;
+    const int64_t own = more ? op.from.of(length) + more : length; // rows of a sequence
     for (int64_t r = begin; r < end; ++r) {
         float* y = data(op.out, r, share);
         switch (op.kind) {
@@ -93,6 +94,7 @@ void Tower::run_special(const RowOp& op, int begin, int end, const Share& share)
         case RowKind::prepend:
             std::memcpy(y, r % own ? data(op.a, r / own * (own - 1) + r % own - 1) : op.weight, bytes);
             break;
+        case RowKind::drop: std::memcpy(y, data(op.a, r / own * (own + 1) + r % own + 1), bytes); break;
         case RowKind::constant: std::memcpy(y, op.weight, bytes); break;
         case RowKind::pick: std::memcpy(y, data(op.a, r * op.from.of(length) + picked(op, r)), bytes); break;
         default: break;

@@ -1,9 +1,10 @@
-// Runs a tower's plan: pictures or texts in, one row each out.
+// Runs a tower's plan: pictures or texts in, one row each out, or many.
 //
 // Sequences of one length are computed as many at once as fill a chunk; a single one is enough for all threads: between
-// two attentions each takes its block of rows through everything, in memory that stays in its cache. Keys and values are kept for one head at a time, in a thread's own block. What is
-// computed for a sequence depends on nothing else: not on its company, threads or the instruction set. Scratch memory is
-// sized when the tower is made; a run allocates nothing.
+// two attentions each takes its block of rows through everything, in memory that stays in its cache. Keys and
+// values are kept for one head at a time, in a thread's own block. What is computed for a sequence depends on nothing
+// else: not on its company, threads or the instruction set. Scratch memory is sized when the tower is made; a run
+// allocates nothing.
 #ifndef TERCET_ENGINE_TOWER_H
 #define TERCET_ENGINE_TOWER_H
 
@@ -31,10 +32,12 @@ public:
     Tower(const ProgramSpec& spec, const TowerOptions& chosen)
         : Tower(compile_tower(spec, chosen.quantize, chosen.context), chosen) {}
 
-    // embeddings f32[n][dim]. Throw EngineError. Runs of several threads take turns; fork() waits for the end of one.
-    void run_ids(const int32_t* ids, int64_t n, int64_t length, float* embeddings); // i32[n][length]
-    void run_pixels(const Pixels& pixels, int64_t n, float* embeddings);
+    // result f32[n][made(length)][dim()]. Throw EngineError. Runs of several threads take turns; fork() waits for the end of one.
+    void run_ids(const int32_t* ids, int64_t n, int64_t length, float* result); // i32[n][length]
+    void run_pixels(const Pixels& pixels, int64_t n, float* result);
 
+    int64_t made(int64_t tokens) const { return plan->made.of(tokens); } // rows of a sequence's result
+    int64_t context() const { return options.context; }
     int dim() const { return plan->dim; }
     const char* isa() const { return backend.name; }
 
@@ -42,7 +45,7 @@ private:
     Tower(std::unique_ptr<TowerPlan> compiled, const TowerOptions& chosen);
     static int64_t chunk_rows(const TowerPlan& compiled, const TowerOptions& chosen);
 
-    void run(int64_t n, int64_t tokens, float* embeddings);
+    void run(int64_t n, int64_t tokens, float* result);
     void run_chunk();
     void run_special(const RowOp& op, int begin, int end, const Share& share) override;
     void run_attention(const Phase& phase);

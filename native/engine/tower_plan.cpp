@@ -1,4 +1,4 @@
-// Towers: whole sequences of one length, from ids or patches to one row each, the embedding.
+// Towers: whole sequences of one length, from ids or patches to one row each, the embedding, or to many.
 #include <algorithm>
 
 #include "engine/compiler.h"
@@ -18,19 +18,22 @@ public:
         const OpSpec& first = spec.ops.front();
         const bool pictures = !first.inputs.empty() && first.inputs[0] == "patches";
         if (!pictures && first.kind != Kind::embed) throw EngineError("a tower must begin with patches or an embedding");
-        assign_buffers("embedding", pictures ? "patches" : "");
+        const std::string& result = spec.ops.back().output;
+        if (result != "embedding" && result != "rows") throw EngineError("the last operation must write embedding or rows");
+        assign_buffers(result, pictures ? "patches" : "");
         for (int i = 0; i < count(); ++i)
             if (spec.ops[static_cast<size_t>(i)].kind == Kind::position) {
                 op = &spec.ops[static_cast<size_t>(i)];
                 tables.push_back(hidden_buffer(width(out()), i));
             }
-        assign_slots("embedding");
+        assign_slots(result);
         if (pictures) read_patches();
         for (const OpSpec& each : spec.ops) {
             op = &each;
             lower();
         }
-        expect(rows(out()) == ONE, "the embedding must be one row");
+        expect(result == "rows" || rows(out()) == ONE, "the embedding must be one row");
+        plan.made = rows(out());
         plan.dim = width(out());
         find_groups();
         find_local();
@@ -101,6 +104,7 @@ private:
         case Kind::prepend: prepend(); break;
         case Kind::constant: constant(); break;
         case Kind::pick: pick(); break;
+        case Kind::drop: drop(); break;
         case Kind::attention: attention(); break;
         default: lower_common();
         }
@@ -163,6 +167,19 @@ private:
             expect(plan.patches < 0 && r.from == RowCount{}, "the end of a text is found in a row for each id");
         row(r, ONE, true);
         written(r.out, ONE);
+    }
+
+    void drop() {
+        RowOp r(RowKind::drop);
+        r.a = in(0);
+        r.out = out();
+        r.from = rows(r.a);
+        expect(r.a != r.out, "reads and writes one buffer");
+        expect_width(r.a, width(r.out));
+        expect(r.from.of(1) > 1, "no row would be left of the shortest sequence");
+        const RowCount n = {r.from.whole, r.from.more - 1};
+        row(r, n, true);
+        written(r.out, n);
     }
 
     void attention() {

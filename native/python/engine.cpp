@@ -1,6 +1,7 @@
 // Python's view of the engine; tercet.runtime.text.engine wraps it. Steps run without the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
@@ -21,6 +22,7 @@ namespace {
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Ids = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Texts = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Pictures = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 
@@ -38,7 +40,7 @@ const std::map<std::string, int> KINDS = {
     {"add", static_cast<int>(Kind::add)},             {"clip", static_cast<int>(Kind::clip)},
     {"rotate", static_cast<int>(Kind::rotate)},       {"prepend", static_cast<int>(Kind::prepend)},
     {"position", static_cast<int>(Kind::position)},   {"constant", static_cast<int>(Kind::constant)},
-    {"pick", static_cast<int>(Kind::pick)},
+    {"pick", static_cast<int>(Kind::pick)},           {"drop", static_cast<int>(Kind::drop)},
 };
 const std::map<std::string, int> FUNCTIONS = {
     {"silu", TERCET_SILU}, {"gelu", TERCET_GELU}, {"gelu_tanh", TERCET_GELU_TANH}, {"quick_gelu", TERCET_QUICK_GELU}};
@@ -136,10 +138,26 @@ struct GivenIds {
     size_t size() const { return array.is_valid() ? array.size() : list.size(); }
 };
 
+// Rows from elsewhere, and the arrays they lie in.
+struct Blocks {
+    std::vector<Rows> arrays;
+    std::vector<GivenRows> blocks;
+
+    Blocks(const nb::list& given, int width) {
+        for (const nb::handle one : given) {
+            auto [first, rows] = nb::cast<std::pair<int32_t, Rows>>(one);
+            if (rows.shape(1) != static_cast<size_t>(width)) throw EngineError("given rows have the wrong width");
+            blocks.push_back({first, static_cast<int64_t>(rows.shape(0)), rows.data()});
+            arrays.push_back(std::move(rows));
+        }
+    }
+};
+
 void step(PyEngine& self, const std::vector<Sequence*>& sequences, const nb::list& given,
-          const std::vector<int64_t>& wanted, Logits logits) {
+          const std::vector<int64_t>& wanted, Logits logits, const nb::list& given_rows) {
     std::vector<GivenIds> ids;
     for (const nb::handle one : given) ids.emplace_back(one);
+    const Blocks rows_given(given_rows, self.engine.embedding_width());
     if (sequences.size() != ids.size() || wanted.size() != ids.size())
         throw EngineError("as many id lists and counts as sequences are needed");
     std::vector<Part> parts;
@@ -153,7 +171,7 @@ void step(PyEngine& self, const std::vector<Sequence*>& sequences, const nb::lis
         throw EngineError("logits has the wrong shape");
     float* out = logits.data();
     const nb::gil_scoped_release release;
-    self.engine.step(parts, out);
+    self.engine.step(parts, out, rows_given.blocks);
 }
 
 // A tower and the arrays it reads.
@@ -163,20 +181,22 @@ struct PyTower {
 
     PyTower(const Builder& builder, const TowerOptions& options) : kept(builder.kept), tower(builder.spec, options) {}
 
-    float* target(Logits& embeddings, size_t n) const {
-        if (embeddings.shape(0) != n || embeddings.shape(1) != static_cast<size_t>(tower.dim()))
-            throw EngineError("embeddings has the wrong shape");
-        return embeddings.data();
+    size_t made(size_t length) const { return static_cast<size_t>(tower.made(static_cast<int64_t>(length))); }
+
+    float* target(Logits& result, size_t n) const {
+        if (result.shape(0) != n || result.shape(1) != static_cast<size_t>(tower.dim()))
+            throw EngineError("the result's array has the wrong shape");
+        return result.data();
     }
 
-    void ids(Texts given, Logits embeddings) {
-        float* out = target(embeddings, given.shape(0));
+    void ids(Texts given, Logits result) {
+        float* out = target(result, given.shape(0) * made(given.shape(1)));
         const nb::gil_scoped_release release;
         tower.run_ids(given.data(), static_cast<int64_t>(given.shape(0)), static_cast<int64_t>(given.shape(1)), out);
     }
 
-    void pixels(Pictures given, int64_t patch, Logits embeddings) {
-        float* out = target(embeddings, given.shape(0));
+    void pixels(Pictures given, int64_t patch, Logits result) {
+        float* out = target(result, given.shape(0) * made(static_cast<size_t>(tower.context())));
         const Pixels pixels = {given.data(), static_cast<int64_t>(given.shape(1)), static_cast<int64_t>(given.shape(2)),
                                static_cast<int64_t>(given.shape(3)), patch};
         const nb::gil_scoped_release release;
@@ -215,7 +235,7 @@ void bind_engine(nb::module_& module) {
              "factor"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "window"_a, "layer"_a, "rope"_a, "function"_a,
              "limit"_a = 0.0f, "causal"_a = true, "row"_a = "first", "token"_a = -1);
 
-    nb::class_<Sequence>(module, "Sequence")
+    nb::class_<Sequence>(module, "Sequence", nb::is_weak_referenceable())
         .def_prop_ro("length", &Sequence::length)
         .def_prop_ro("kv_bytes", &Sequence::kv_bytes);
 
@@ -228,6 +248,7 @@ void bind_engine(nb::module_& module) {
             },
             "builder"_a, "isa"_a, "threads"_a, "chunk"_a, "quantize"_a, "kv"_a, "context"_a)
         .def_prop_ro("isa", [](const PyEngine& self) { return self.engine.isa(); })
+        .def_prop_ro("width", [](const PyEngine& self) { return self.engine.embedding_width(); })
         .def("sequence", [](PyEngine& self) { return self.engine.sequence(); })
         .def("rewind",
              [](PyEngine& self, Sequence& sequence, int64_t length) {
@@ -241,7 +262,7 @@ void bind_engine(nb::module_& module) {
                  const std::lock_guard<ForkMutex> guard(self.engine.lock());
                  return sequence.fork(length);
              })
-        .def("step", &step, "sequences"_a, "ids"_a, "wanted"_a, "logits"_a);
+        .def("step", &step, "sequences"_a, "ids"_a, "wanted"_a, "logits"_a, "given"_a = nb::list());
 
     nb::class_<PyTower>(module, "Tower")
         .def(
@@ -253,8 +274,9 @@ void bind_engine(nb::module_& module) {
             "builder"_a, "isa"_a, "threads"_a, "chunk"_a, "quantize"_a, "context"_a)
         .def_prop_ro("isa", [](const PyTower& self) { return self.tower.isa(); })
         .def_prop_ro("dim", [](const PyTower& self) { return self.tower.dim(); })
-        .def("ids", &PyTower::ids, "ids"_a, "embeddings"_a)
-        .def("pixels", &PyTower::pixels, "pixels"_a, "patch"_a, "embeddings"_a);
+        .def("rows", [](const PyTower& self, int64_t length) { return self.tower.made(length); }, "length"_a)
+        .def("ids", &PyTower::ids, "ids"_a, "result"_a)
+        .def("pixels", &PyTower::pixels, "pixels"_a, "patch"_a, "result"_a);
 
     nb::class_<Sampler>(module, "Sampler")
         .def(

@@ -81,7 +81,7 @@ def test_the_other_ternary_formats_give_the_bits_of_t2(form: str) -> None:
 def test_float_mode_is_the_reference(family: str, linear: str) -> None:
     made, tensors, _ = _model(family, linear)
     encoder, floats = _encoder(family, linear, activations="float32"), tiny_packed.floats(tensors)
-    pixels = patches(tiny.pixels(PICTURES, size=made.image_size), made.patch_size)
+    pixels = patches(tiny.pixels(PICTURES, size=made.pixels.size), made.pixels.patch)
     pictures = interpreter.embeddings(made.image, floats, pixels)
     texts = interpreter.embeddings(made.text, floats, tiny.texts(TEXTS, encoder.context))
     expected = np.concatenate([pictures, texts])

@@ -153,6 +153,27 @@ class Tester {
         expect_same(engine.isa(), "logits", logits.data(), expected_[prompt].data(), logits.size());
     }
 
+    // Some ids replaced by others beyond the vocabulary, which name the rows that the table would have given.
+    void rows_given(tercet::Engine& engine, const tercet_backend* backend, int prompt) const {
+        std::vector<int32_t> ids = ids_[prompt];
+        std::vector<float> rows((size_t)LENGTHS[prompt] * HIDDEN), logits((size_t)LENGTHS[prompt] * VOCAB);
+        const int split = LENGTHS[prompt] / 2, far = VOCAB + 1000; // two blocks, far from each other
+        for (int i = 0; i < LENGTHS[prompt]; i++) {
+            backend->row(&model_.spec.matrices.at("embed"), ids[(size_t)i], 1, &rows[(size_t)i * HIDDEN]);
+            if (i % 3) ids[(size_t)i] = i < split ? VOCAB + i : far + i - split;
+        }
+        const std::vector<tercet::GivenRows> given = {{VOCAB, split, rows.data()},
+                                                      {far, LENGTHS[prompt] - split, &rows[(size_t)split * HIDDEN]}};
+        const auto sequence = engine.sequence();
+        engine.step({{sequence.get(), ids.data(), LENGTHS[prompt], LENGTHS[prompt]}}, logits.data(), given);
+        expect_same(engine.isa(), "logits of given rows", logits.data(), expected_[prompt].data(), logits.size());
+        try {
+            engine.step({{engine.sequence().get(), ids.data(), LENGTHS[prompt], 0}}, nullptr, {given[0]});
+            fail("an id that names nothing was taken");
+        } catch (const tercet::EngineError&) {
+        }
+    }
+
     // Random pieces of all prompts in common steps, logits wanted after any number of their last tokens, with sequences
     // rewound and forked on the way.
     void pieces(tercet::Engine& engine, Random& random) const {
@@ -285,9 +306,10 @@ int64_t sweep_engine(const Options& options) {
                              (unsigned long long)seed);
                     const auto engine = tester.open({backend, threads, chunk});
                     tester.whole(*engine, (int)(cases % PROMPTS));
+                    tester.rows_given(*engine, backend, (int)(cases % PROMPTS));
                     tester.pieces(*engine, random);
                     tester.steady({backend, threads, chunk});
-                    cases += 3;
+                    cases += 4;
                 }
         }
         describe("several engines at once");

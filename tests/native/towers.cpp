@@ -1,4 +1,4 @@
-// Towers with small random weights: the same embeddings for every instruction set, thread count, chunk and company. The
+// Towers with small random weights: the same embeddings or rows for every instruction set, thread count, chunk and company. The
 // reference is the scalar backend, one sequence at a time. And a run allocates nothing.
 #include "engine/tower.h"
 
@@ -16,10 +16,13 @@ using tercet::Kind;
 constexpr int WIDTH = 96, INNER = 160, HEADS = 3, HEAD_DIM = 32, DIM = 40, LAYERS = 2;
 constexpr int PATCH = 4, SIDE = 39, CHANNELS = 3, PATCHES = 81, TOKENS = 70, VOCAB = 50, PICTURES = 5, TEXTS = 7;
 
-// An image tower with a class row, or pooled by a probe; a text tower, causal.
+// An image tower with a class row, or pooled by a probe, or that gives all its rows but the class; a text tower, causal.
+enum Made { PICKED, POOLED, TEXT, ROWS };
+
 class Model {
   public:
-    Model(uint64_t seed, bool pictures, bool pooled) : random_(seed) {
+    Model(uint64_t seed, Made made) : random_(seed) {
+        const bool pictures = made != TEXT;
         if (pictures) {
             spec.widths["patches"] = CHANNELS * PATCH * PATCH;
             linear("patch", "t2", "patches", "y", WIDTH, CHANNELS * PATCH * PATCH);
@@ -40,7 +43,9 @@ class Model {
             mlp(name, "x");
             op(Kind::add, {"x", "y"}, "x", WIDTH);
         }
-        if (pooled) {
+        if (made == ROWS) {
+            op(Kind::drop, {"x"}, "z", WIDTH);
+        } else if (made == POOLED) {
             norm("last", "x", "h");
             op(Kind::constant, {"h"}, "x", WIDTH).weight = vector("probe", WIDTH);
             linear("pool.q", "t2", "x", "q", WIDTH, WIDTH);
@@ -55,7 +60,7 @@ class Model {
             o.row = pictures ? tercet::PickedRow::first : tercet::PickedRow::end;
             o.token = 3;
         }
-        linear("projection", "q8", "z", "embedding", DIM, WIDTH);
+        linear("projection", "q8", "z", made == ROWS ? "rows" : "embedding", DIM, WIDTH);
     }
 
     tercet::ProgramSpec spec;
@@ -119,13 +124,13 @@ class Model {
 
 class Tester {
   public:
-    Tester(uint64_t seed, bool pictures, bool pooled) : pictures_(pictures), model_(seed, pictures, pooled) {
+    Tester(uint64_t seed, Made made) : pictures_(made != TEXT), values_((made == ROWS ? PATCHES : 1) * DIM), model_(seed, made) {
         Random random(seed);
         for (int i = 0; i < PICTURES * CHANNELS * SIDE * SIDE; i++) pixels_.push_back(random.normal());
         for (int i = 0; i < TEXTS * TOKENS; i++) ids_.push_back(random.below(VOCAB));
-        expected_.resize((size_t)(count() * DIM));
+        expected_.resize((size_t)(count() * values_));
         const auto tower = open(oracle(), 1, 1);
-        for (int i = 0; i < count(); i++) run(*tower, i, 1, &expected_[(size_t)(i * DIM)]);
+        for (int i = 0; i < count(); i++) run(*tower, i, 1, &expected_[(size_t)(i * values_)]);
     }
 
     Digest digest() const {
@@ -139,12 +144,12 @@ class Tester {
         std::vector<float> got(expected_.size());
         for (int first = 0, n = count(); first < count(); first += n, n = first % 3 + 1) {
             n = n < count() - first ? n : count() - first;
-            run(*tower, first, n, &got[(size_t)(first * DIM)]);
+            run(*tower, first, n, &got[(size_t)(first * values_)]);
             if (first + n == count())
                 expect_same(backend->name, "embeddings", got.data(), expected_.data(), got.size());
         }
         run(*tower, 2, 2, got.data());
-        expect_same(backend->name, "some embeddings", got.data(), &expected_[2 * DIM], 2 * DIM);
+        expect_same(backend->name, "some embeddings", got.data(), &expected_[(size_t)(2 * values_)], (size_t)(2 * values_));
         const int64_t before = allocations();
         run(*tower, 0, count(), got.data());
         if (allocations() != before) fail("%lld allocations in a run", (long long)(allocations() - before));
@@ -162,13 +167,14 @@ class Tester {
         return std::make_unique<tercet::Tower>(model_.spec, o);
     }
 
-    void run(tercet::Tower& tower, int first, int n, float* embeddings) const {
+    void run(tercet::Tower& tower, int first, int n, float* result) const {
         const int64_t picture = CHANNELS * SIDE * SIDE;
-        if (pictures_) tower.run_pixels({&pixels_[(size_t)(first * picture)], CHANNELS, SIDE, SIDE, PATCH}, n, embeddings);
-        else tower.run_ids(&ids_[(size_t)(first * TOKENS)], n, TOKENS, embeddings);
+        if (pictures_) tower.run_pixels({&pixels_[(size_t)(first * picture)], CHANNELS, SIDE, SIDE, PATCH}, n, result);
+        else tower.run_ids(&ids_[(size_t)(first * TOKENS)], n, TOKENS, result);
     }
 
     const bool pictures_;
+    const int values_; // of a sequence's result
     const Model model_;
     std::vector<float> pixels_, expected_;
     std::vector<int32_t> ids_;
@@ -178,9 +184,9 @@ class Tester {
 
 int64_t sweep_towers(const Options& options) {
     int64_t cases = 0;
-    for (const int kind : {0, 1, 2}) { // pictures, pictures pooled, texts
+    for (const Made kind : {PICKED, POOLED, TEXT, ROWS}) {
         describe("towers, kind %d", kind);
-        const Tester tester(options.seed + (uint64_t)kind, kind < 2, kind == 1);
+        const Tester tester(options.seed + (uint64_t)kind, kind);
         tester.digest().print("embeddings");
         for (const tercet_backend* backend : backends()) {
 #ifdef __SANITIZE_THREAD__

@@ -25,7 +25,8 @@ def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor
     """Run `op` on `buffers` and put its result there.
 
     Args:
-        buffers: "ids" int64[windows, tokens], all others float32[windows, tokens, width], of an image tower "patches".
+        buffers: "ids" int64[windows, tokens], all others float32[windows, tokens, width], of an image tower "patches";
+            "given" float32[rows, width] where ids from `vocab_size` on name given rows (`tercet.program`, at embed).
         weights: float32 tensors by full name.
     """
     inputs = tuple(buffers[name] for name in op.inputs)
@@ -34,7 +35,7 @@ def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor
     bias = weights[op.bias] if op.bias else None
     match op.kind:
         case "embed":
-            y = F.embedding(x, weight) * op.factor
+            y = _embed(program, op, x, weight, buffers.get("given"))
         case "rmsnorm":
             y = F.rms_norm(_heads(x, op.dim), (op.dim,), weight + op.offset, op.eps).reshape(x.shape)
         case "layernorm":
@@ -63,6 +64,8 @@ def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor
             y = weight.expand(len(x), 1, -1)
         case "pick":
             y = _picked(op, *inputs)
+        case "drop":
+            y = x[:, 1:]
     buffers[op.output] = y
 
 
@@ -79,6 +82,14 @@ def counted(program: Program, rows: Tensor) -> Tensor | slice:
     if not ends or not all(op.causal for op in program.ops if op.kind == "attention"):
         return slice(None)
     return torch.arange(rows.shape[1], device=rows.device) <= _end_of_text(ends[0], rows)[:, None]
+
+
+def _embed(program: Program, op: Op, ids: Tensor, weight: Tensor, given: Tensor | None) -> Tensor:
+    if given is None:
+        return F.embedding(ids, weight) * op.factor
+    beyond = ids >= program.vocab_size
+    y = F.embedding(ids.masked_fill(beyond, 0), weight) * op.factor
+    return y.index_put((beyond,), given[ids[beyond] - program.vocab_size].to(y.dtype))
 
 
 def _end_of_text(op: Op, ids: Tensor) -> Tensor:

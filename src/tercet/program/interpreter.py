@@ -21,54 +21,62 @@ __all__ = ["embeddings", "logits", "steps"]
 Floats = NDArray[np.float32]
 
 
-def logits(program: Program, tensors: Mapping[str, Floats], ids: ArrayLike) -> Floats:
+def logits(program: Program, tensors: Mapping[str, Floats], ids: ArrayLike, given: Floats | None = None) -> Floats:
     """Logits at every position of one sequence.
 
     Args:
         program: from `tercet.families.program`.
         tensors: float32 arrays by full name, with the shapes of `program.weights`.
         ids: int[n], 1 <= n <= program.context.
+        given: float32[rows, width], named by ids from `program.vocab_size` on (`tercet.program`, at embed).
 
     Returns float32[n, vocab]. Raises ModelError where a tensor is missing or has another shape, or ids do not fit.
     """
-    for op, _, result in steps(program, tensors, ids):
+    for op, _, result in steps(program, tensors, ids, given):
         if op.output == "logits":
             return result
     raise ModelError("the program never writes logits")
 
 
 def embeddings(program: Program, tensors: Mapping[str, Floats], rows: ArrayLike) -> Floats:
-    """Embeddings of pictures or texts, not normalised.
+    """What a tower makes of pictures or texts: embeddings, not normalised, or rows.
 
     Args:
         program: a tower of `tercet.families.towers`.
         tensors: as for `logits`.
         rows: float32[n, patches, columns] of an image tower (`tercet.program.patches`), int[n, length] of a text tower.
 
-    Returns float32[n, dim]. Raises ModelError as `logits` does.
+    Returns float32[n, dim], or float32[n, rows, width] of a program that gives "rows", which needs n of at least 1.
+    Raises ModelError as `logits` does.
     """
-    sequences = [list(steps(program, tensors, each))[-1][2][0] for each in np.asarray(rows)]
-    return np.array(sequences, np.float32).reshape(len(sequences), program.widths["embedding"])
+    made = [list(steps(program, tensors, each))[-1][2] for each in np.asarray(rows)]
+    if program.gives == "rows":
+        return np.stack(made)
+    return np.array(made, np.float32).reshape(len(made), program.widths["embedding"])
 
 
 def steps(
-    program: Program, tensors: Mapping[str, Floats], rows: ArrayLike
+    program: Program, tensors: Mapping[str, Floats], rows: ArrayLike, given: Floats | None = None
 ) -> Iterator[tuple[Op, tuple[Floats, ...], Floats]]:
     """Runs `program` on one sequence, ids or patches, and yields each operation with its inputs and its result,
     float32[n, width]; else as `logits`."""
     first = np.asarray(rows)
     source = program.ops[0].inputs[0]
-    _check_input(program, source, first)
+    _check_input(program, source, first, 0 if given is None else len(given))
     _check_weights(program, tensors)
     buffers: dict[str, NDArray[np.generic]] = {source: first}
     for op in program.ops:
         inputs = tuple(buffers[name] for name in op.inputs)
-        result = _run(op, inputs, tensors, program.ropes)  # type: ignore[arg-type]
+        if op.kind == "embed" and given is not None:
+            table = tensors[op.weight][: program.vocab_size] * np.float32(op.factor)
+            result = np.concatenate([table, given])[first]
+        else:
+            result = _run(op, inputs, tensors, program.ropes)  # type: ignore[arg-type]
         yield op, inputs, result  # type: ignore[misc]
         buffers[op.output] = result
 
 
-def _check_input(program: Program, source: str, rows: NDArray[np.generic]) -> None:
+def _check_input(program: Program, source: str, rows: NDArray[np.generic], given: int) -> None:
     if source == "patches":
         wanted = (program.context, program.weights[program.ops[0].weight].shape[1])
         if rows.shape != wanted or rows.dtype != np.float32:
@@ -77,8 +85,9 @@ def _check_input(program: Program, source: str, rows: NDArray[np.generic]) -> No
     tokens = rows
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or not 1 <= tokens.size <= program.context:
         raise ModelError(f"token ids must be 1 to {program.context} integers in one row")
-    if tokens.min() < 0 or tokens.max() >= program.vocab_size:
-        raise ModelError(f"a token id is outside 0..{program.vocab_size - 1}")
+    ids = program.vocab_size + given
+    if tokens.min() < 0 or tokens.max() >= ids:
+        raise ModelError(f"a token id is outside 0..{ids - 1}")
 
 
 def _check_weights(program: Program, tensors: Mapping[str, Floats]) -> None:
@@ -120,6 +129,8 @@ def _run(op: Op, inputs: tuple[Floats, ...], tensors: Mapping[str, Floats], rope
             y = tensors[op.weight][None]
         case "pick":
             y = x[[_row(op, *inputs)]]
+        case "drop":
+            y = x[1:]
     return np.asarray(y, np.float32)
 
 

@@ -17,20 +17,25 @@ interpreter (`tercet.program.interpreter`) is the reference that tests and `veri
 
 A buffer holds one row of float32 for each token. Norms, rope, position, add, clip and rotate may write over an input;
 the others never do.
-A decoder's first operation reads the buffer "ids", the last one writes "logits".
+A decoder's first operation, embed, reads the buffer "ids", the last one writes "logits". An id at or beyond the
+vocabulary names a given row: one from elsewhere, such as an image part made of a picture, that embed puts there as it
+is, without `factor`. The interpreter and torch take a table of given rows, whose first has the id `vocab_size`; the
+engine gives each picture a range of ids of its own.
 
-Towers, which turn a whole picture or text into one row (CLIP, SigLIP), have four more:
+Towers, which turn a whole picture or text into one row (CLIP, SigLIP) or into many, have five more:
 
     prepend    x -> y                       weight                       a vector in front of the sequence's rows
     position   x -> y                       weight                       y = x + the first rows of a table of positions
     constant   x -> y                       weight                       one row, a vector, whatever x holds
     pick       x -> y, or x, ids -> y       row, token                   one row of the sequence
+    drop       x -> y                                                    all rows of the sequence but the first
 
 The first operation of an image tower, a linear, reads "patches" (`tercet.program.patches`), that of a text tower "ids";
-the last one writes the one row of "embedding", which is not normalised. An operation's result has as many rows as its
-first input, but for prepend (one more), constant and pick (one). Only attention, prepend, position and pick look beyond
-a row, and none beyond its sequence: sequences of equal length run as one batch, row after row. Attention has as many
-keys as it has; its queries may be fewer where it is not `causal`.
+the last one writes the one row of "embedding", which is not normalised, or all that there are then, "rows". An
+operation's result has as many rows as its first input, but for prepend (one more), drop (one less), constant and pick
+(one). Only attention, prepend, position, pick and drop look beyond a row, and none beyond its sequence: sequences of
+equal length run as one batch, row after row. Attention has as many keys as it has; its queries may be fewer where it is
+not `causal`.
 """
 
 from __future__ import annotations
@@ -48,7 +53,7 @@ __all__ = ["Model", "ModelKind", "Op", "Picture", "Program", "Role", "Rope", "We
 
 Kind = Literal[
     "embed", "rmsnorm", "layernorm", "linear", "clip", "rotate", "rope", "attention", "activation", "gated", "add",
-    "prepend", "position", "constant", "pick",
+    "prepend", "position", "constant", "pick", "drop",
 ]  # fmt: skip
 Function = Literal["silu", "gelu", "gelu_tanh", "quick_gelu"]
 Row = Literal["first", "last", "end"]
@@ -158,7 +163,7 @@ class Program:
 
     @property
     def gives(self) -> str:
-        """The buffer that the caller wants: "logits" or "embedding"."""
+        """The buffer that the caller wants: "logits", "embedding" or "rows"."""
         return self.ops[-1].output
 
     @property

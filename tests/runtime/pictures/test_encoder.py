@@ -13,8 +13,8 @@ import tiny_packed
 import tiny_towers as tiny
 from tercet import artifact, families
 from tercet.errors import EngineError, ModelError
-from tercet.program import Op, Program
-from tercet.runtime.pictures import encoder as towers_module
+from tercet.program import Model, Op, Program
+from tercet.runtime.pictures import tower
 from tercet.runtime.pictures.encoder import Encoder
 
 GELU = {"hidden_act": "gelu"}
@@ -42,7 +42,7 @@ def test_a_folder_gives_what_its_tensors_give(family: str, tmp_path: Path) -> No
     parts: dict[str, Any] = {"tokenizer_files": {}, "recipe": {}, "card": "", "generation": {}, "source": {}}
     artifact.save(tmp_path / "m", model=config, tensors=tensors, calibration={}, **parts)
     encoder = Encoder.open(tmp_path / "m", check=True)
-    assert (encoder.dim, encoder.context) == (towers.dim, towers.text.context)
+    assert (encoder.dim, encoder.context) == (towers.image.widths["embedding"], towers.text.context)
     assert encoder.image_size == (towers.pixels.size, towers.pixels.size)
     assert encoder.logit_scale == pytest.approx(float(np.exp(tensors[towers.scale][0])))
     direct, pixels, ids = Encoder(towers, tensors), tiny.pixels(size=towers.pixels.size), tiny.texts()
@@ -111,6 +111,10 @@ def test_a_scale_that_is_none(value: float) -> None:
         Encoder(towers, {**tensors, "logit_scale": np.array([value], np.float32)})
 
 
+def _with(model: Model, **parts: Program) -> Model:
+    return replace(model, parts={**model.parts, **parts})
+
+
 def _changed(program: Program, which: str, **fields: Any) -> Program:
     """With fields of the first operation of a kind changed."""
     index = next(i for i, op in enumerate(program.ops) if op.kind == which)
@@ -132,6 +136,8 @@ def _changed(program: Program, which: str, **fields: Any) -> Program:
         ("attention", {"window": 3}, "window"),
         ("attention", {"inputs": ("q",)}, "an input is missing"),
         ("pick", {"output": "x"}, "one buffer"),
+        ("pick", {"kind": "drop", "output": "x"}, "one buffer"),
+        ("pick", {"kind": "drop"}, "must be one row"),
         ("pick", {"row": "end"}, "end of a text"),
         ("pick", {"row": "middle"}, "unknown name"),
         ("pick", {"inputs": ("nothing",)}, "before it is written"),
@@ -146,15 +152,15 @@ def _changed(program: Program, which: str, **fields: Any) -> Program:
 def test_programs_that_are_refused(kind: str, fields: dict[str, Any], message: str) -> None:
     towers, tensors, _ = tiny_packed.towers()
     with pytest.raises(EngineError, match=message):
-        Encoder(replace(towers, image=_changed(towers.image, kind, **fields)), tensors)
+        Encoder(_with(towers, image=_changed(towers.image, kind, **fields)), tensors)
 
 
 def test_a_table_of_too_few_positions_is_refused() -> None:
     towers, tensors, _ = tiny_packed.towers()
     with pytest.raises(EngineError, match="positions"):
-        Encoder(replace(towers, text=replace(towers.text, context=15)), tensors)
+        Encoder(_with(towers, text=replace(towers.text, context=15)), tensors)
     with pytest.raises(EngineError, match="context"):
-        Encoder(replace(towers, text=replace(towers.text, context=2**40)), tensors)
+        Encoder(_with(towers, text=replace(towers.text, context=2**40)), tensors)
 
 
 def test_a_sum_of_different_rows_is_refused() -> None:
@@ -163,14 +169,26 @@ def test_a_sum_of_different_rows_is_refused() -> None:
     index = next(i for i, op in enumerate(ops) if op.kind == "pick")
     ops.insert(index + 1, Op("add", ("y", "h"), "y"))
     with pytest.raises(EngineError, match="different rows"):
-        Encoder(replace(towers, image=replace(towers.image, ops=tuple(ops))), tensors)
+        Encoder(_with(towers, image=replace(towers.image, ops=tuple(ops))), tensors)
+
+
+def test_an_end_in_nothing_is_refused() -> None:
+    towers, tensors, _ = tiny_packed.towers()
+    ops = list(towers.image.ops)
+    ops.insert(next(i for i, op in enumerate(ops) if op.kind == "pick") + 1, Op("drop", ("y",), "h"))
+    with pytest.raises(EngineError, match="no row would be left"):
+        Encoder(_with(towers, image=replace(towers.image, ops=tuple(ops))), tensors)
+    ops = [*towers.image.ops[:-1], replace(towers.image.ops[-1], output="logits")]
+    image = replace(towers.image, ops=tuple(ops), widths={**towers.image.widths, "logits": 40})
+    with pytest.raises(EngineError, match="embedding or rows"):
+        Encoder(_with(towers, image=image), tensors)
 
 
 def test_what_has_to_be_converted_waits_until_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     towers, tensors, _ = tiny_packed.towers("clip", "t5")
     made: list[str] = []
-    real = towers_module.native_program
-    monkeypatch.setattr(towers_module, "native_program", lambda p, *rest: made.append(p.ops[0].kind) or real(p, *rest))
+    real = tower.native_program
+    monkeypatch.setattr(tower, "native_program", lambda p, *rest: made.append(p.ops[0].kind) or real(p, *rest))
     encoder = Encoder(towers, tensors, threads=1)
     assert made == []
     first = encoder.encode_pixels(tiny.pixels())

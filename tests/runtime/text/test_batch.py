@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -126,6 +129,95 @@ def test_a_prompt_that_cannot_run_is_refused_when_it_comes(prompt: list[int], me
     while len(batch):
         batch.step()
     assert len(good.tokens) == 2
+
+
+def _during(engine: Engine, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """`act` in the middle of each step, as another thread might."""
+    step = engine.stepper.step
+    monkeypatch.setattr(engine.stepper, "step", lambda *given: (step(*given), act()))
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["of the step", "of none", "waiting"])
+def test_one_cancelled_during_a_step_is_given_once(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine()
+    batch = Batch(engine, most=2, tokens=16)
+    all_three = [batch.add(prompt, Sampling(max_tokens=3)) for prompt in PROMPTS[3:6]]
+    _during(engine, monkeypatch, all_three[which].cancel)
+    ends = []
+    while len(batch):
+        ends += [generation for generation, _ in batch.step() if generation.ended]
+    assert sorted(map(all_three.index, ends)) == [0, 1, 2]
+    assert [generation.ended for generation in all_three].count("cancelled") == 1
+
+
+def test_a_step_that_fails_ends_those_it_was_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine()
+    batch = Batch(engine)
+    failing = [batch.add(prompt, Sampling(max_tokens=3)) for prompt in PROMPTS[:2]]
+
+    def fail(*_: object) -> None:
+        raise EngineError("damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.stepper, "step", fail)
+        with pytest.raises(EngineError, match="damaged"):
+            batch.step()
+    later = batch.add(PROMPTS[2], Sampling(max_tokens=9))
+    ends = []
+    while len(batch):
+        ends += [generation for generation, _ in batch.step() if generation.ended]
+    assert ends == [*failing, later]
+    assert [generation.ended for generation in ends] == ["cancelled", "cancelled", "length"]
+    assert later.tokens == _alone(PROMPTS[2], Sampling(max_tokens=9), set())
+
+
+def test_no_room_for_a_sequence_ends_its_generation_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _engine()
+    batch = Batch(engine)
+    running = batch.add(PROMPTS[2], SETTINGS[0])
+    batch.step()
+    unlucky = batch.add(PROMPTS[3], SETTINGS[0])
+
+    def fail() -> None:
+        raise EngineError("no address space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.stepper, "new_cache", fail)
+        with pytest.raises(EngineError, match="no address space"):
+            batch.step()
+    while len(batch):
+        batch.step()
+    assert (running.ended, unlucky.ended) == ("length", "cancelled")
+    assert running.tokens == _alone(PROMPTS[2], SETTINGS[0], set())
+
+
+def test_one_thread_steps_while_others_add_and_cancel() -> None:
+    batch = Batch(_engine(), most=3, tokens=32)
+    added: list[tuple[int, Generation]] = []
+
+    def work(first: int) -> None:
+        for i in range(first, 12, 3):
+            prompt = i % len(PROMPTS)
+            added.append((prompt, batch.add(PROMPTS[prompt], SETTINGS[0])))
+            if i % 4 == 3:
+                added[-1][1].cancel()
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for worker in workers:
+        worker.start()
+    ends: list[Generation] = []
+    while len(batch) or any(worker.is_alive() for worker in workers):
+        ends += [generation for generation, _ in batch.step() if generation.ended]
+    for worker in workers:
+        worker.join()
+    while len(batch):
+        ends += [generation for generation, _ in batch.step() if generation.ended]
+    assert set(ends) == {generation for _, generation in added}
+    assert len(ends) == 12
+    for prompt, generation in added:
+        answer = _alone(PROMPTS[prompt], SETTINGS[0], set())
+        assert generation.tokens == answer[: len(generation.tokens)]
+        assert generation.ended == "cancelled" or generation.tokens == answer
 
 
 def test_a_batch_of_nothing() -> None:

@@ -230,5 +230,5 @@ def test_logits_of_a_step_stay_what_they_were(engine: Engine) -> None:
 
 def test_two_steps_at_once_do_not_share_the_logits_kept(engine: Engine) -> None:
     list(engine.generate(IDS, Sampling(max_tokens=2)))
-    first, second = engine._lent(1), engine._lent(1)
+    first, second = engine.stepper.lend(1), engine.stepper.lend(1)
     assert not np.shares_memory(first, second)

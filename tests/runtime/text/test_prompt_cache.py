@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny_packed
-from tercet.runtime import Engine, Sampling, Sequence
+from tercet.runtime import Engine, Sampling
 
 PROGRAM, TENSORS = tiny_packed.model()
 BLOCK = 64 * 2 * 2 * 2 * 16 * 2  # 64 positions: keys and values, layers, KV heads, head size, bytes
@@ -19,11 +22,14 @@ GREEDY = Sampling(max_tokens=4)
 class Counting(Engine):
     """Counts the tokens it computes."""
 
-    computed = 0
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.computed, self._real = 0, self.stepper.step
+        self.stepper.step = self._counted  # type: ignore[method-assign]
 
-    def _step(self, parts: list[tuple[Sequence, np.ndarray]], wanted: list[int], logits: np.ndarray) -> np.ndarray:
-        self.computed += sum(len(ids) for _, ids in parts)
-        return super()._step(parts, wanted, logits)
+    def _counted(self, caches: Any, ids: list[Any], *rest: Any) -> None:
+        self.computed += sum(len(each) for each in ids)
+        self._real(caches, ids, *rest)
 
 
 def _engine(blocks: int = 100) -> Counting:
@@ -50,9 +56,8 @@ def test_only_what_is_new_is_computed() -> None:
 def test_logits_after_a_shared_prefix_are_the_same_bits() -> None:
     engine = _engine()
     _answer(engine, [*SYSTEM, 1, 2, 3])
-    found = engine.prompt_cache.best(np.array([*SYSTEM, 7], np.int32))
-    assert found is not None
-    shared = engine._adopt(engine._native.fork(found[0].native, found[1]), list(SYSTEM))
+    shared = engine.prompt_cache.sequence(np.array([*SYSTEM, 7], np.int32))
+    assert shared.ids == SYSTEM
     assert np.array_equal(engine.step([(shared, [7])])[0], engine.logits([*SYSTEM, 7])[-1])
 
 
@@ -112,9 +117,7 @@ def test_a_generation_left_alone_is_kept_as_far_as_it_came(left: int) -> None:
 
 
 def test_an_engine_is_freed_with_its_cache() -> None:
-    import weakref
-
-    engine = _engine()
+    engine = Engine(PROGRAM, TENSORS, threads=1, context=256)
     _answer(engine, SYSTEM)
     gone = weakref.ref(engine)
     del engine

@@ -32,7 +32,7 @@ class Never(Pace):
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     made = Engine(PROGRAM, TENSORS, threads=2, context=128, prompt_cache_bytes=0)
-    made._pace = Eager()
+    made.stepper.pace = Eager()
     return made
 
 
@@ -69,19 +69,20 @@ def test_a_sequence_holds_what_was_said_and_no_more(engine: Engine) -> None:
 
 def test_a_loop_takes_few_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
-    monkeypatch.setattr(engine, "_step", lambda *given, real=engine._step: (steps.append(given), real(*given))[1])
-    monkeypatch.setattr(engine, "_pace", Never())
+    step = engine.stepper.step
+    monkeypatch.setattr(engine.stepper, "step", lambda *given: (steps.append(given), step(*given))[1])
+    monkeypatch.setattr(engine.stepper, "pace", Never())
     plain = list(engine.generate([5] * 20, Sampling(max_tokens=60, repetition_penalty=0.01)))
     assert plain == [5] * 60  # what was seen is all it says
     assert len(steps) == 60
     steps.clear()
-    monkeypatch.setattr(engine, "_pace", Eager())
+    monkeypatch.setattr(engine.stepper, "pace", Eager())
     assert list(engine.generate([5] * 20, Sampling(max_tokens=60, repetition_penalty=0.01))) == plain
     assert len(steps) < 10
 
 
 def _of(text: list[int], pace: Pace | None = None) -> Speculation:
-    return Speculation(np.array(text, np.int32), pace or Eager())
+    return Speculation(np.array(text, np.int32), pace or Eager(), 300)
 
 
 def test_what_followed_the_longest_recent_match_is_proposed() -> None:

@@ -2,10 +2,9 @@
 
     folder -> Artifact (mmap) -> families.model(config), narrowed -> a native plan for each over the mapped weights
 
-Weights are read as the engine reads them (`tercet.runtime.native_program`); a tower with matrices that no kernel reads
-as they are stored (t5) is made when it is first used. Big batches are computed a chunk at a time, so that activations
-stay small. An embedding is the same, to the bit, whatever the batch, the threads and the instruction set. It is not
-normalised: what a picture and a text have in common is
+Weights are read as the engine reads them (`tercet.runtime.native_program`). An embedding is the same, to the bit,
+whatever the batch, the threads and the instruction set. It is not normalised: what a picture and a text have in common
+is
 
     exp(scale) * <i/|i|, t/|t|> + bias
 """
@@ -14,27 +13,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tercet import _native, families, kernels
+from tercet import families, kernels
 from tercet.artifact import Artifact
-from tercet.errors import EngineError, ModelError
+from tercet.errors import ModelError
 from tercet.families import narrowed
 from tercet.packing import PackedTensor
-from tercet.program import Model, Program
-from tercet.runtime.locks import ForkLock
-from tercet.runtime.native_program import Tensors, converts, native_program, refuse_unread
+from tercet.program import Model
+from tercet.runtime.native_program import Tensors, refuse_unread
+from tercet.runtime.pictures.tower import CHUNK, Activations, Options, Tower
 
 __all__ = ["Encoder"]
-
-CHUNK = 256  # rows (patches or tokens) computed at once
 
 Floats = NDArray[np.float32]
 
@@ -61,7 +55,7 @@ class Encoder:
         *,
         threads: int | None = None,
         isa: str | None = None,
-        activations: Literal["int8", "float32"] = "int8",
+        activations: Activations = "int8",
         chunk: int = CHUNK,
     ) -> None:
         """Compile both programs over `tensors`, which are read in place and kept alive.
@@ -75,33 +69,14 @@ class Encoder:
         Raises EngineError: an option out of range, an unknown instruction set; ModelError: a missing or misshapen
         weight.
         """
-        if activations not in ("int8", "float32"):
-            raise EngineError(f"activations {activations!r}; use int8 or float32")
         self.artifact: Artifact | None = None
         self.towers = towers
         self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
-
-        def compiled(program: Program, converted: bool) -> _native.Tower:
-            made = _native.Tower(
-                native_program(program, tensors, isa),
-                isa=isa or "",
-                threads=self.threads,
-                chunk=chunk,
-                quantize=activations == "int8",
-                context=program.context,
-            )
-            if converted and self.artifact is not None:
-                self.artifact.release()
-            return made
-
-        if self.threads < 1 or chunk < 1:
-            raise EngineError(f"threads {self.threads}, chunk {chunk}; both are 1 at least")
-        # What has to be converted waits until it is needed: whoever embeds pictures has no room for texts to spare.
-        waits = [converts(program, tensors, isa) for program in (towers.image, towers.text)]
-        self._image = _Late(partial(compiled, towers.image, waits[0]), wait=waits[0])
-        self._text = _Late(partial(compiled, towers.text, waits[1]), wait=waits[1])
+        options = Options(self.threads, isa, activations, chunk)
+        self._image = Tower(towers.image, tensors, options, converted=self._release)
+        self._text = Tower(towers.text, tensors, options, converted=self._release)
         self.isa: str = isa or kernels.default_backend()
-        self.dim = towers.image.widths["embedding"]
+        self.dim = self._image.width
         self.image_size = (towers.pixels.size, towers.pixels.size)
         self.context = towers.text.context
         self.logit_scale = _scale(tensors, towers.scale)
@@ -114,7 +89,7 @@ class Encoder:
         *,
         threads: int | None = None,
         isa: str | None = None,
-        activations: Literal["int8", "float32"] = "int8",
+        activations: Activations = "int8",
         check: bool = False,
         copy: bool = False,
     ) -> Encoder:
@@ -135,50 +110,16 @@ class Encoder:
         return encoder
 
     def encode_pixels(self, pixels: ArrayLike) -> Floats:
-        """Embeddings of pictures.
-
-        Args:
-            pixels: float32[n, 3, height, width], normalised as the model wants them; n may be 0.
-
-        Returns float32[n, dim]. Raises EngineError: another shape, values that are not finite.
-        """
-        array = np.asarray(pixels)
-        wanted = (3, *self.image_size)
-        if array.ndim != 4 or array.shape[1:] != wanted or array.dtype.kind != "f":
-            raise EngineError(f"pixels are {array.dtype}{list(array.shape)}; float32{['n', *wanted]} is needed")
-        embeddings = np.empty((len(array), self.dim), np.float32)
-        self._image().pixels(np.ascontiguousarray(array, np.float32), self.towers.pixels.patch, embeddings)
-        return embeddings
+        """Embeddings float32[n, dim] of pictures; else as `Tower.encode_pixels`."""
+        return self._image.encode_pixels(pixels, self.towers.pixels)
 
     def encode_ids(self, ids: ArrayLike) -> Floats:
-        """Embeddings of texts.
+        """Embeddings float32[n, dim] of texts; else as `Tower.encode_ids`."""
+        return self._text.encode_ids(ids)
 
-        Args:
-            ids: int[n, length] token ids, padded as the model was trained; length 1 to `context`, n may be 0.
-
-        Returns float32[n, dim]. Raises EngineError: another shape, ids outside the vocabulary.
-        """
-        array = np.asarray(ids)
-        if array.ndim != 2 or array.dtype.kind not in "iu":
-            raise EngineError(f"token ids are {array.dtype}{list(array.shape)}; integers [n, length] are needed")
-        if array.size and (array.min() < 0 or array.max() >= 2**31):
-            raise EngineError("a token id is negative or beyond 2^31")
-        embeddings = np.empty((len(array), self.dim), np.float32)
-        self._text().ids(np.ascontiguousarray(array, np.int32), embeddings)
-        return embeddings
-
-
-class _Late:
-    """A tower that is compiled now, or by the first call that needs it; threads wait for each other there."""
-
-    def __init__(self, make: Callable[[], _native.Tower], *, wait: bool) -> None:
-        self._make, self._lock = make, ForkLock()
-        self._made = None if wait else make()
-
-    def __call__(self) -> _native.Tower:
-        with self._lock:
-            self._made = self._made or self._make()
-            return self._made
+    def _release(self) -> None:
+        if self.artifact is not None:
+            self.artifact.release()
 
 
 def _scalar(tensors: Tensors, name: str) -> float:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-import weakref
 from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,12 +25,14 @@ from tercet.errors import EngineError
 from tercet.program import Program
 from tercet.runtime.native_program import Tensors, native_program, refuse_unread
 from tercet.runtime.text.batch import Batch
-from tercet.runtime.text.generation import Generation
-from tercet.runtime.text.prompt_cache import Kept, PromptCache, common
+from tercet.runtime.text.generation import Generation, advance
+from tercet.runtime.text.given import GivenRows
+from tercet.runtime.text.prompt_cache import PromptCache, common
 from tercet.runtime.text.sampling import Sampling
-from tercet.runtime.text.speculation import Pace
+from tercet.runtime.text.sequence import Part, Sequence, extend
+from tercet.runtime.text.stepper import Stepper, token_ids
 
-__all__ = ["Engine", "Kv", "Sequence"]
+__all__ = ["Engine", "Kv"]
 
 Kv = Literal["float16", "int8", "float32"]
 
@@ -39,37 +40,6 @@ CHUNK = 128  # tokens computed at once in a prefill
 PROMPT_CACHE_BYTES = 256 << 20
 
 log = logging.getLogger(__name__)
-
-
-class Sequence:
-    """The KV cache of one text: made by `Engine.new_sequence`, extended by `Engine.step`.
-
-    Attributes:
-        ids: the tokens whose keys and values are held.
-    """
-
-    def __init__(self, engine: Engine, native: _native.Sequence, ids: list[int]) -> None:
-        self._engine = engine
-        self._native = native
-        self.ids = ids
-
-    def __len__(self) -> int:
-        return self._native.length
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of cache written so far, in whole blocks of 64 positions."""
-        return self._native.kv_bytes
-
-    def rewind(self, length: int) -> None:
-        """Forget all tokens from `length` on. Raises EngineError where there are fewer."""
-        self._engine._native.rewind(self._native, length)
-        del self.ids[length:]
-
-    def fork(self, length: int | None = None) -> Sequence:
-        """A copy, of the first `length` tokens or of all, that goes its own way from there."""
-        length = len(self) if length is None else length
-        return self._engine._adopt(self._engine._native.fork(self._native, length), self.ids[:length])
 
 
 class Engine:
@@ -81,6 +51,7 @@ class Engine:
         threads: threads that share a step.
         isa: name of the instruction set's kernels.
         context: tokens a sequence may hold.
+        stepper: the compiled program.
         prompt_cache: keys and values of finished generations; `clear` empties it.
     """
 
@@ -118,7 +89,7 @@ class Engine:
         self.program = program
         self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
         self.context = program.context if context is None else context
-        self._native = _native.Engine(
+        native = _native.Engine(
             native_program(program, tensors, isa),
             isa=isa or "",
             threads=self.threads,
@@ -127,12 +98,9 @@ class Engine:
             kv=kv,
             context=self.context,
         )
-        self.isa: str = self._native.isa
-        self.prompt_cache = PromptCache(prompt_cache_bytes)
-        self._pace = Pace()
-        self._stepped = False
-        self._spare: list[NDArray[np.float32]] = []
-        self._sequences: weakref.WeakSet[Sequence] = weakref.WeakSet()
+        self.stepper = Stepper(native, vocab_size=program.vocab_size, context=self.context)
+        self.isa = self.stepper.isa
+        self.prompt_cache = PromptCache(self.stepper, prompt_cache_bytes)
 
     @classmethod
     def open(
@@ -170,6 +138,7 @@ class Engine:
             prompt_cache_bytes=prompt_cache_bytes,
         )
         engine.artifact = artifact
+        engine.stepper.after_first = partial(_tell_pages, artifact)
         return engine
 
     @property
@@ -179,16 +148,22 @@ class Engine:
     @property
     def kv_bytes(self) -> int:
         """Bytes of KV cache that living sequences and the prompt cache have written."""
-        return sum(sequence.kv_bytes for sequence in self._sequences) + self.prompt_cache.nbytes
+        return self.stepper.kv_bytes
 
     def new_sequence(self) -> Sequence:
         """An empty sequence. Raises EngineError where the address space for its cache cannot be had."""
-        return self._adopt(self._native.sequence(), [])
+        return Sequence(self.stepper)
 
-    def _adopt(self, native: _native.Sequence, ids: list[int]) -> Sequence:
-        sequence = Sequence(self, native, ids)
-        self._sequences.add(sequence)
-        return sequence
+    def give_rows(self, rows: ArrayLike) -> GivenRows:
+        """Rows float32[n, width] to stand in texts where tokens do, such as a picture's: `ids` of the result name them.
+
+        They are what the model's `embed` would have given, its factor included. The result has to be kept as long as
+        its ids are used; generations, sequences and the prompt cache do so for theirs. The same rows have the same ids
+        as long as they live; ids are not used again for others. Logits, sampling and stop ids know only the vocabulary.
+
+        Raises EngineError: another shape, values that are not finite.
+        """
+        return self.stepper.given.give(rows)
 
     def step(self, parts: Iterable[tuple[Sequence, ArrayLike]]) -> NDArray[np.float32]:
         """Extend several sequences at once: each part is a sequence and its new token ids, at least one.
@@ -197,33 +172,15 @@ class Engine:
         threads; steps run one after the other. Raises EngineError (context exceeded, ids out of range, values not
         finite) and leaves every sequence as it was.
         """
-        given: list[tuple[Sequence, NDArray[np.int32] | list[int]]] = [(sequence, _ids(ids)) for sequence, ids in parts]
+        given: list[Part] = [(sequence, token_ids(ids)) for sequence, ids in parts]
         wanted = [min(1, len(ids)) for _, ids in given]
-        return self._step(given, wanted, self._new_logits(sum(wanted)))
+        return extend(self.stepper, given, wanted, self.stepper.new_logits(sum(wanted)))
 
     def logits(self, ids: ArrayLike) -> NDArray[np.float32]:
         """float32[n, vocab]: logits after each of n token ids, in a fresh sequence. Raises EngineError as `step`."""
-        checked = _ids(ids)
-        return self._step([(self.new_sequence(), checked)], [len(checked)], self._new_logits(len(checked)))
-
-    def _new_logits(self, rows: int) -> NDArray[np.float32]:
-        return np.empty((rows, self.vocab_size), np.float32)
-
-    def _step(
-        self,
-        parts: list[tuple[Sequence, NDArray[np.int32] | list[int]]],
-        wanted: list[int],
-        logits: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        """`logits`, float32[sum(wanted), vocab], filled: those after the last `wanted` ids of each part."""
-        self._native.step([sequence._native for sequence, _ in parts], [ids for _, ids in parts], wanted, logits)
-        for sequence, ids in parts:
-            sequence.ids.extend(ids if isinstance(ids, list) else ids.tolist())
-        if not self._stepped:  # now the weights' pages are there
-            self._stepped = True
-            if self.artifact is not None and log.isEnabledFor(logging.INFO):
-                log.info("%s: %s", self.artifact.folder, _pages(self.artifact.huge_page_share()))
-        return logits
+        checked = token_ids(ids)
+        logits = self.stepper.new_logits(len(checked))
+        return extend(self.stepper, [(self.new_sequence(), checked)], [len(checked)], logits)
 
     def generate(
         self,
@@ -246,21 +203,21 @@ class Engine:
 
         Raises EngineError as `step` does, from the first `next`.
         """
-        generation = self._generation(ids, sampling, stop_ids, speculate=speculate)
+        generation = Generation(self.stepper, ids, sampling, stop_ids, speculate=speculate)
         if generation.ended:
             return
         if sequence is None:
-            self._begin(generation)
+            generation.begin(self.prompt_cache.sequence(generation.prompt))
         else:
-            shared = min(common(np.array(sequence.ids, np.int32), generation.prompt), generation.prompt_tokens - 1)
-            sequence.rewind(shared)
-            generation.begin(sequence, shared)
+            shared = common(np.array(sequence.ids, np.int32), generation.prompt)
+            sequence.rewind(min(shared, generation.prompt_tokens - 1))
+            generation.begin(sequence)
         try:
             while not generation.ended:
-                yield from self._advance([(generation, generation.part())])[0]
+                yield from advance(self.stepper, [(generation, generation.part())])[0]
         finally:
             if sequence is None:
-                self._keep(generation)
+                generation.leave(self.prompt_cache)
 
     def generate_batch(
         self,
@@ -285,67 +242,9 @@ class Engine:
             batch.step()
         return [generation.tokens for generation in generations]
 
-    def _generation(
-        self, ids: ArrayLike, sampling: Sampling | None, stop_ids: Collection[int], *, speculate: bool
-    ) -> Generation:
-        return Generation(self, _ids(ids), sampling or Sampling(), stop_ids, speculate=speculate)
 
-    def _begin(self, generation: Generation, others: Iterable[Sequence] = ()) -> None:
-        """Start it from what the prompt cache, or one of `others`, shares with its prompt."""
-        running = [Kept(np.array(other.ids, np.int32), other._native) for other in others]
-        found = self.prompt_cache.best(generation.prompt, running)
-        if found is None:
-            generation.begin(self.new_sequence(), 0)
-            return
-        # At least one token is computed: its logits are what comes next.
-        shared = min(found[1], generation.prompt_tokens - 1)
-        ids = generation.prompt[:shared].tolist()
-        generation.begin(self._adopt(self._native.fork(found[0].native, shared), ids), shared)
-
-    def _keep(self, generation: Generation) -> None:
-        """Leave what a generation computed to the prompt cache."""
-        if generation.sequence is not None:
-            self.prompt_cache.keep(generation.sequence.ids, generation.sequence._native)
-            generation.sequence = None
-
-    def _advance(self, parts: list[tuple[Generation, tuple[NDArray[np.int32] | list[int], int]]]) -> list[list[int]]:
-        """Compute a part of each generation in one step: the new tokens of each.
-
-        For each token of an answer this runs once with cold caches: plain lists, few calls into numpy.
-        """
-        wanted = [count for _, (_, count) in parts]
-        rows = sum(wanted)
-        kept = self._lent(rows)
-        logits = kept if len(kept) == rows else kept[:rows]
-        begin = time.perf_counter()
-        self._step([(generation.running, ids) for generation, (ids, _) in parts], wanted, logits)
-        if len(parts) == 1 and rows == len(parts[0][1][0]):
-            self._pace.timed(rows, time.perf_counter() - begin)
-        made, first = [], 0
-        for (generation, _), count in zip(parts, wanted, strict=True):
-            made.append(generation.take(logits, range(first, first + count)))
-            first += count
-        if not self._spare:
-            self._spare.append(kept)
-        return made
-
-    def _lent(self, rows: int) -> NDArray[np.float32]:
-        """Logits kept between steps, at least `rows`; no other thread has them until they are in `_spare` again."""
-        try:
-            kept = self._spare.pop()
-        except IndexError:
-            return self._new_logits(rows)
-        return kept if len(kept) >= rows else self._new_logits(rows)
-
-
-def _pages(share: float | None) -> str:
-    return "page sizes are not known here" if share is None else f"{share:.0%} of the weights lie in huge pages"
-
-
-def _ids(ids: ArrayLike) -> NDArray[np.int32]:
-    array = np.asarray(ids)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise EngineError(f"token ids are {array.dtype}{list(array.shape)}; a flat list of integers is needed")
-    if array.size and (array.min() < 0 or array.max() >= 2**31):
-        raise EngineError("a token id is negative or beyond 2^31")
-    return np.ascontiguousarray(array, np.int32)
+def _tell_pages(artifact: Artifact) -> None:
+    if log.isEnabledFor(logging.INFO):
+        share = artifact.huge_page_share()
+        told = "page sizes are not known here" if share is None else f"{share:.0%} of the weights lie in huge pages"
+        log.info("%s: %s", artifact.folder, told)

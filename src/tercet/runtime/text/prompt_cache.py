@@ -15,29 +15,38 @@ from numpy.typing import NDArray
 
 from tercet import _native
 from tercet.runtime.locks import ForkLock
+from tercet.runtime.text.given import GivenRows
+from tercet.runtime.text.sequence import Sequence
+from tercet.runtime.text.stepper import Stepper
 
-__all__ = ["Kept", "PromptCache", "common"]
+__all__ = ["PromptCache", "common"]
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """Tokens int32[n], and a sequence that holds their keys and values."""
+class _Kept:
+    """A text, int32[n], the cache that holds its keys and values, and what ids beyond the vocabulary name."""
 
     ids: NDArray[np.int32]
-    native: _native.Sequence
+    cache: _native.Sequence
+    given: frozenset[GivenRows]
+
+    @classmethod
+    def of(cls, sequence: Sequence) -> _Kept:
+        return cls(np.array(sequence.ids, np.int32), sequence.cache, frozenset(sequence.given))
 
 
 class PromptCache:
-    """Sequences at rest; the one not used for longest goes first when memory runs out. Safe from several threads.
+    """Texts at rest; the one not used for longest goes first when memory runs out. Safe from several threads.
 
     Attributes:
-        most_bytes: of keys and values; 0 keeps none.
+        most_bytes: of keys and values; 0 keeps none. The rows that a text's ids name stay too, a small part of that.
     """
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, stepper: Stepper, most_bytes: int) -> None:
         self.most_bytes = most_bytes
+        self._stepper = stepper
         self._lock = ForkLock()
-        self._kept: list[Kept] = []  # the one used last is last
+        self._kept: list[_Kept] = []  # the one used last is last
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -46,10 +55,21 @@ class PromptCache:
     def nbytes(self) -> int:
         """Bytes of keys and values held."""
         with self._lock:
-            return sum(entry.native.kv_bytes for entry in self._kept)
+            return sum(entry.cache.kv_bytes for entry in self._kept)
 
-    def best(self, ids: NDArray[np.int32], others: Iterable[Kept] = ()) -> tuple[Kept, int] | None:
-        """What shares most with the beginning of `ids`, here or among `others`, and how many tokens that is."""
+    def sequence(self, prompt: NDArray[np.int32], others: Iterable[Sequence] = ()) -> Sequence:
+        """A new sequence with what is known of the prompt int32[n], here or by one of `others`: n - 1 tokens at most,
+        since the logits after the last are what comes next. Raises EngineError where there is no room for one."""
+        found = self._best(prompt, [_Kept.of(other) for other in others])
+        if found is None:
+            return Sequence(self._stepper)
+        entry, shared = found
+        shared = min(shared, len(prompt) - 1)
+        cache = self._stepper.fork(entry.cache, shared)
+        return Sequence(self._stepper, cache, prompt[:shared].tolist(), entry.given)
+
+    def _best(self, ids: NDArray[np.int32], others: list[_Kept]) -> tuple[_Kept, int] | None:
+        """What shares most with the beginning of `ids`, and how many tokens that is."""
         with self._lock:
             entry, shared = max(
                 ((entry, common(entry.ids, ids)) for entry in (*self._kept, *others)),
@@ -63,17 +83,17 @@ class PromptCache:
                 self._kept.append(entry)
             return entry, shared
 
-    def keep(self, ids: list[int], native: _native.Sequence) -> None:
-        """Take over a sequence that nobody extends any more."""
-        size = native.kv_bytes
-        if not ids or size > self.most_bytes:
+    def keep(self, sequence: Sequence) -> None:
+        """Take over a sequence that nobody uses any more."""
+        size = sequence.kv_bytes
+        if not sequence.ids or size > self.most_bytes:
             return
-        new = Kept(np.array(ids, np.int32), native)
+        new = _Kept.of(sequence)
         with self._lock:
-            if any(common(entry.ids, new.ids) == len(ids) for entry in self._kept):
+            if any(common(entry.ids, new.ids) == len(new.ids) for entry in self._kept):
                 return  # a kept text begins with all of it
             rest = [entry for entry in self._kept if common(entry.ids, new.ids) < len(entry.ids)]
-            sizes = [entry.native.kv_bytes for entry in rest]
+            sizes = [entry.cache.kv_bytes for entry in rest]
             while rest and sum(sizes) + size > self.most_bytes:
                 del rest[0], sizes[0]
             self._kept = [*rest, new]

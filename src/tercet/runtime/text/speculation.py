@@ -53,10 +53,10 @@ class Pace:
 
 
 class Speculation:
-    """Proposals for one text."""
+    """Proposals for one text; never an id beyond the vocabulary, which names a given row."""
 
-    def __init__(self, prompt: NDArray[np.int32], pace: Pace) -> None:
-        self._pace = pace
+    def __init__(self, prompt: NDArray[np.int32], pace: Pace, vocab_size: int) -> None:
+        self._pace, self._vocab_size = pace, vocab_size
         self._trust = list(TRUST)
         self._ids: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}  # where a run of GRAM tokens last stood: the index after it
@@ -82,7 +82,10 @@ class Speculation:
                 best, best_rate = size - 1, rate
         proposed: list[int] = []
         for i in range(self._at, self._at + best):  # past the end it goes on with itself, as a loop does
-            proposed.append(self._ids[i] if i < len(self._ids) else proposed[i - len(self._ids)])
+            token = self._ids[i] if i < len(self._ids) else proposed[i - len(self._ids)]
+            if token >= self._vocab_size:
+                break
+            proposed.append(token)
         return proposed
 
     def made(self, tokens: list[int]) -> None:
