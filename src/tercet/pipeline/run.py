@@ -105,7 +105,8 @@ def quantize(
     origin = rotated_source(origin) if rules.rotate else origin
     program = origin.model.text
     plan = rules.plan(program)
-    clipped(origin.config, program, plan)  # refuses now what it would refuse after all the work
+    clipped(origin.config, program, plan)  # these three refuse now what they would refuse after all the work
+    origin.tokenizer_files()
     folder = checked_target(Path(out))
     _refuse_texts(rules, text, eval_text)
     if rules.distil is None:

@@ -77,7 +77,8 @@ def quantize(
     """
     since, step = time.monotonic(), progress or silent
     set_threads(threads)
-    _plan(model, recipe)  # refuses now what it would refuse after all the work
+    _plan(model, recipe)  # these three refuse now what they would refuse after all the work
+    model.files()
     folder = checked_target(Path(out))
     exams = [prepare(source, model.reader()) for source in examined_on]
     data = _data(model, recipe, pictures, captions, step)
