@@ -16,8 +16,8 @@ from typing import Any
 
 from differences import merged
 from tercet import families, sources
-from tercet.cli.common import progress_bar
 from tercet.cli.limits import keep_memory
+from tercet.cli.live import progress_bar
 from tercet.compare import Entry, compare_methods
 from tercet.recipe import Recipe
 from tercet.recipe.reading import read

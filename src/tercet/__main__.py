@@ -1,5 +1,18 @@
-"""`python -m tercet` is the `tercet` command."""
+"""The `tercet` command, also `python -m tercet`, from the process's first moment: what Ctrl-C does is settled before
+anything large is imported.
+"""
 
-from tercet.cli import main
+from tercet.interrupt import arm
 
-main()
+__all__ = ["main"]
+
+
+def main() -> None:
+    arm()
+    from tercet.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -20,9 +20,11 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,10 @@ from tercet.errors import StorageError
 __all__ = [
     "append_file",
     "atomic_file",
+    "atomic_files",
     "atomic_folder",
+    "check_file",
+    "check_folder",
     "one_at_a_time",
     "remove_folder",
     "remove_stale",
@@ -57,22 +62,42 @@ Data = bytes | Iterable[Any]  # bytes, or C-contiguous buffers one after the oth
 def atomic_file(path: str | Path, data: Data) -> None:
     """Writes a file, or replaces it, in one step; parent folders are made.
 
-    Raises StorageError; then the old file, or none, is there.
+    Raises StorageError; then the old file, or none, is there. What is no regular file (a device, a pipe) is left alone.
     """
-    target = Path(os.path.realpath(path))
-    with _reported(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(target)
-        temporary, lock = _temporary(target, _create_file)
-        try:
-            _write(lock, data)
-            os.fsync(lock)
-            os.rename(temporary, target)
-            _sync(target.parent)
-        except BaseException:
+    atomic_files({path: data})
+
+
+def atomic_files(contents: Mapping[str | Path, Data]) -> None:
+    """Writes files that belong together: all are written beside their places before any takes its own.
+
+    An old one never lies beside a new one: those after the first are gone for the moment of the renames.
+
+    Raises StorageError as `atomic_file`; where writing failed, the old files are there.
+    """
+    targets = {_file_target(path): data for path, data in contents.items()}
+    made: list[tuple[Path, Path, int]] = []
+    try:
+        for target, data in targets.items():
+            with _reported(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _remove_stale(target)
+                temporary, lock = _temporary(target, _create_file)
+                made.append((temporary, target, lock))
+                _write(lock, data)
+                os.fsync(lock)
+        for _, target, _ in made[1:]:
+            with _reported(target):
+                target.unlink(missing_ok=True)
+        for temporary, target, _ in made:
+            with _reported(target):
+                os.rename(temporary, target)
+                _sync(target.parent)
+    except BaseException:
+        for temporary, _, _ in made:
             _remove(temporary)
-            raise
-        finally:
+        raise
+    finally:
+        for _, _, lock in made:
             os.close(lock)
 
 
@@ -86,7 +111,7 @@ def atomic_folder(path: str | Path, *, replaces: Callable[[Path], bool]) -> Iter
 
     Raises StorageError; then, and when the block raises, what was at `path` is still there.
     """
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     with _reported(target):
         _restore(target)
         _check_target(target, replaces)
@@ -103,6 +128,19 @@ def atomic_folder(path: str | Path, *, replaces: Callable[[Path], bool]) -> Iter
         # By now this is what failed, or what was replaced, or nothing.
         _remove(temporary)
         os.close(lock)
+
+
+def check_file(path: str | Path) -> None:
+    """Raises StorageError where `atomic_file` would, as far as can be known before the work; nothing is written."""
+    _check_parents(_file_target(path))
+
+
+def check_folder(path: str | Path, *, replaces: Callable[[Path], bool]) -> None:
+    """Raises StorageError where `atomic_folder` would, as far as can be known before the work; nothing is written."""
+    target = _target(path)
+    with _reported(target):
+        _check_target(target, replaces)
+        _check_parents(target)
 
 
 def write_file(path: str | Path, data: Data) -> None:
@@ -212,15 +250,58 @@ def _sync_tree(folder: Path) -> None:
         _sync(Path(parent))
 
 
+def _target(path: str | Path) -> Path:
+    """Links followed. Raises StorageError for what no path can be."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        raise StorageError(f"cannot write {str(path)[:200]!r}: no name of a file; choose another name") from None
+
+
+def _file_target(path: str | Path) -> Path:
+    """Where a file goes, links followed. Raises StorageError where something is there that is no regular file."""
+    target = _target(path)
+    with _reported(target):
+        try:
+            mode = os.stat(path).st_mode  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            return target
+    if stat.S_ISDIR(mode):
+        raise StorageError(f"cannot write {path}: a folder is there; choose another name")
+    if not stat.S_ISREG(mode):
+        raise StorageError(f"cannot write {path}: a device or pipe is there, and is left alone; choose another name")
+    _refuse_mount(target)
+    return target
+
+
+def _check_parents(target: Path) -> None:
+    """Raises StorageError where the nearest folder that is there lets nobody write."""
+    parent = next(each for each in target.parents if os.path.lexists(each))
+    if not parent.is_dir():
+        raise StorageError(f"cannot write {target}: {parent} is no folder; choose another place")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise StorageError(f"cannot write {target}: no permission in {parent}; choose a folder you may write to")
+
+
+def _refuse_mount(target: Path) -> None:
+    """What is mounted (a container's volume) cannot be exchanged with what is written beside it."""
+    mounted = os.path.ismount(target)
+    with contextlib.suppress(OSError):  # a system without /proc; there, mounts of the same disk go unseen
+        places = [line.split()[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+        escaped = re.sub(rb"[\\ \t\n]", lambda found: b"\\%03o" % found[0][0], os.fsencode(target))
+        mounted = mounted or escaped in places
+    if mounted:
+        raise StorageError(f"cannot write {target}: something is mounted there; choose a name inside it")
+
+
 def _check_target(target: Path, replaces: Callable[[Path], bool]) -> None:
     if not target.exists():
         return
     if not target.is_dir():
         raise StorageError(f"cannot write {target}: a file is there; choose another name")
     if any(target.iterdir()) and not replaces(target):
-        raise StorageError(
-            f"cannot write {target}: the folder is not empty and not ours to replace; choose another name"
-        )
+        raise StorageError(f"cannot write {target}: something else is there, and is left alone; choose another name")
+    _refuse_mount(target)
 
 
 def _install(temporary: Path, target: Path) -> None:

@@ -120,12 +120,12 @@ def test_what_is_not_ours_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("more")
-    with pytest.raises(StorageError, match="not empty and not ours"):
+    with pytest.raises(StorageError, match="something else is there"):
         folders.save(tmp_path / "model")
     with pytest.raises(StorageError, match="a file is there"):
         folders.save(tmp_path / "file")
     (tmp_path / "model/config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(StorageError, match="not empty and not ours"):
+    with pytest.raises(StorageError, match="something else is there"):
         folders.save(tmp_path / "model")
     assert (tmp_path / "model/thesis.txt").read_text() == "years of work"
     assert not is_artifact(tmp_path / "model")
@@ -169,3 +169,63 @@ def test_chunks_are_large_and_short_writes_go_on(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "deep/er/file").read_bytes() == expected
     first_tries = [size for size in sizes if size > 1]
     assert first_tries[:-1] == [4 << 20] * (len(expected) // (4 << 20))
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "folder").mkdir()
+    for name, message in {"pipe": "device or pipe", "link": "device or pipe", "folder": "a folder is there"}.items():
+        for write in (fsio.check_file, lambda path: fsio.atomic_file(path, b"x")):
+            with pytest.raises(StorageError, match=message):
+                write(tmp_path / name)
+    with pytest.raises(StorageError, match="no name of a file"):
+        fsio.atomic_file(tmp_path / "a\0b", b"x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "volume").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "volume")
+    with pytest.raises(StorageError, match="something is mounted there; choose a name inside it"):
+        fsio.check_folder(tmp_path / "volume", replaces=is_artifact)
+    with (
+        pytest.raises(StorageError, match="mounted"),
+        fsio.atomic_folder(tmp_path / "volume", replaces=is_artifact),
+    ):
+        pytest.fail("there was work")
+    fsio.check_folder(tmp_path / "volume" / "model", replaces=is_artifact)
+
+
+def test_mounts_of_the_same_disk_are_known_by_the_kernels_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = rb"1 2 0:3 / /data/my\040models rw - ext4 /dev/x rw"
+    monkeypatch.setattr(Path, "read_bytes", lambda _: lines)
+    with pytest.raises(StorageError, match="mounted"):
+        fsio._refuse_mount(Path("/data/my models"))
+    fsio._refuse_mount(Path("/data/mine"))
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for check in (fsio.check_file, lambda path: fsio.check_folder(path, replaces=is_artifact)):
+        with pytest.raises(StorageError, match="file is no folder"):
+            check(tmp_path / "file" / "deep" / "out")
+        check(tmp_path / "new" / "deep" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_files_that_belong_together_are_all_old_or_all_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    seen = set()
+    for faulty in faults(monkeypatch, True, OSError(errno.ENOSPC, "?")):
+        with monkeypatch.context() as healthy:
+            healthy.setattr(fsio, "os", FaultyOs(0, AssertionError()))
+            fsio.atomic_files({one: b"old", two: b"old"})
+        faulty.calls = 0
+        with contextlib.suppress(StorageError):
+            fsio.atomic_files({one: b"new", two: b"new"})
+        seen.add(tuple(path.read_bytes() if path.exists() else None for path in (one, two)))
+        assert {path.name for path in tmp_path.iterdir()} <= {"one", "two"}
+    assert {(b"old", b"old"), (b"new", b"new")} <= seen
+    assert not seen & {(b"old", b"new"), (b"new", b"old")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +241,40 @@ def test_a_language_model_reads_no_pictures_and_takes_no_recipe_for_towers(sourc
         assert result.exit_code == 1
         assert reason in result.stderr
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [
+        ("torch", ("quantize", "SOURCE", "-o", "OUT")),
+        ("transformers", ("quantize", "SOURCE", "-o", "OUT")),
+        ("torch", ("tune", "SOURCE", "PACKED", "-o", "OUT", "--text", "TEXT")),
+        ("torch", ("compare", "SOURCE", "w1.58-rounded", "-o", "OUT")),
+        ("torch", ("demo", "--out", "OUT")),
+        ("torch", ("demo", "clip", "--out", "OUT")),
+        ("tercet.evaluate.originals", ("eval", "SOURCE", "--text", "TEXT")),
+        ("tercet.evaluate.originals", ("eval", "PACKED", "--text", "TEXT", "--against", "SOURCE")),
+        ("tercet.evaluate.originals", ("embed", "SOURCE", "TEXT", "-o", "OUT.npy")),
+    ],
+)
+def test_without_torch_one_line_names_what_to_install(
+    missing: str,
+    arguments: tuple[str, ...],
+    packed: Path,
+    source: Path,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if missing.startswith("tercet"):  # the module that would import torch is imported anew
+        for name in (missing, "tercet.evaluate.float_clip"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        missing = "torch"
+    monkeypatch.setitem(sys.modules, missing, None)
+    places = {"SOURCE": source, "PACKED": packed, "TEXT": text, "OUT": tmp_path / "out", "OUT.npy": tmp_path / "o.npy"}
+    result = tercet(*(places.get(word, word) for word in arguments))
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"tercet: this needs the package {missing}")
+    assert line.endswith("pip install 'tercet[train]'")
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import fake_clip
 import hostile_pictures
 from command import result_of, tercet
 from fake_clip import COLOURS, paint
+from tercet import fsio
 from tercet.runtime.pictures.embedder import Embedder, normalized
 
 
@@ -176,6 +178,44 @@ def test_embed_writes_parquet(gallery: Path, tmp_path: Path) -> None:
     made = parquet.read_table(tmp_path / "v.parquet").to_pydict()
     np.testing.assert_array_equal(np.array(made["embedding"], np.float32), np.load(tmp_path / "v.npy"))
     assert made["name"][0] == "black/3.png"
+
+
+def test_an_embed_that_fails_leaves_no_names_beside_vectors_of_others(
+    gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, names = tmp_path / "v.npy", tmp_path / "v.npy.names.jsonl"
+    result_of("embed", "colours", gallery / "train", "-o", out)
+    before = out.read_bytes(), names.read_bytes()
+    full, written = fsio._write, []
+
+    def no_room_for_the_second(descriptor: int, data: object) -> None:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(full(descriptor, data))
+
+    monkeypatch.setattr(fsio, "_write", no_room_for_the_second)
+    refused = tercet("embed", "colours", gallery, "-o", out)
+    assert refused.exit_code == 1
+    assert "No space left" in refused.stderr
+    assert (out.read_bytes(), names.read_bytes()) == before
+
+
+def test_where_embed_and_search_may_not_write_is_said_before_the_work(
+    gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result_of("index", gallery / "train", "-m", "colours", "-o", tmp_path / "index")
+    monkeypatch.setattr("tercet.pipeline.pictures.open_towers", lambda *_, **__: pytest.fail("opened the model"))
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "w.npy.names.jsonl").mkdir()
+    for arguments in (
+        ("embed", "colours", gallery, "-o", tmp_path / "pipe.npy"),
+        ("embed", "colours", gallery, "-o", tmp_path / "w.npy"),
+        ("search", tmp_path / "index", "red", "--html", tmp_path / "pipe.npy"),
+    ):
+        refused = tercet(*arguments)
+        assert refused.exit_code == 1
+        assert "choose another name" in refused.stderr
+    assert (tmp_path / "pipe.npy").is_fifo()
 
 
 def test_index_and_search(gallery: Path, tmp_path: Path) -> None:

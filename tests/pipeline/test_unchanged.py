@@ -28,6 +28,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from tercet.pipeline.clip.model import ClipModel
+from tercet.pipeline.clip.run import quantize as quantize_clip
 
 import tiny
 import tiny_clip
@@ -35,8 +37,6 @@ from tercet import sources
 from tercet.artifact import Artifact
 from tercet.packing import PackedTensor, unpack
 from tercet.pipeline import quantize
-from tercet.pipeline.clip.model import ClipModel
-from tercet.pipeline.clip.run import quantize as quantize_clip
 from tercet.recipe import Recipe
 from tercet.tensor import IntTensor, TernaryTensor
 

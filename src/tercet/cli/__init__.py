@@ -8,12 +8,29 @@ stdout carries a command's result, or one JSON object with --json; progress and 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Annotated
 
-from tercet.cli import compare, files, make, measure, pictures, talk
-from tercet.cli.common import Commands, typer
+from tercet import __version__, interrupt
+from tercet.cli import compare, images, info, make, measure, run, streams
+from tercet.cli.common import Commands, say, typer
 from tercet.cli.limits import keep_memory
+from tercet.errors import TercetError
 
 __all__ = ["app", "main"]
+
+GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "Make": {"quantize": make.quantize, "tune": make.tune, "demo": make.demo},
+    "Run": {"generate": run.generate, "chat": run.chat},
+    "Measure": {
+        "eval": measure.evaluate,
+        "compare": compare.compare,
+        "bench": measure.bench,
+        "verify": measure.verify,
+    },
+    "Images": {"embed": images.embed, "index": images.index, "search": images.search},
+    "Info": {"inspect": info.inspect, "recipes": info.recipes, "models": info.models, "info": info.info},
+}
 
 app = typer.Typer(
     name="tercet",
@@ -23,23 +40,39 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Turn a pretrained language model or CLIP ternary, and run it on a CPU.",
 )
-app.command("quantize")(make.quantize)
-app.command("tune")(make.tune)
-app.command("compare")(compare.compare)
-app.command("eval")(measure.evaluate)
-app.command("generate")(talk.generate)
-app.command("chat")(talk.chat)
-app.command("embed")(pictures.embed)
-app.command("index")(pictures.index)
-app.command("search")(pictures.search)
-app.command("bench")(measure.bench)
-app.command("inspect")(files.inspect)
-app.command("verify")(files.verify)
-app.command("info")(files.info)
-app.command("demo")(make.demo)
+for group, commands in GROUPS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=group)(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tercet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
-    if sys.argv[1:2] in (["quantize"], ["tune"], ["compare"]):
-        keep_memory()
-    app()
+    """The whole process; `tercet.__main__` has seen to Ctrl-C before."""
+    try:
+        streams.open_all()
+        if sys.argv[1:2] in (["quantize"], ["tune"], ["compare"]):
+            keep_memory()
+        with streams.result_written():  # also help and version
+            app()
+    except TercetError as error:
+        say(str(error))
+        sys.exit(1)
+    except BrokenPipeError:
+        streams.silence()
+        sys.exit(1)
+    finally:
+        interrupt.disarm()

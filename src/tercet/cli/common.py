@@ -1,33 +1,35 @@
-"""What all commands share: how results are printed, progress shown, and errors turned into exit codes."""
+"""What all commands share: options, how results are printed, and errors turned into exit codes."""
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from tercet.cli.streams import lenient, result_written, silence
 from tercet.errors import TercetError
+from tercet.interrupt import EXIT
+from tercet.shown import printable
 
-__all__ = ["AsJson", "Commands", "Kv", "Threads", "emit", "progress_bar", "render", "typer"]
+__all__ = ["AsJson", "Commands", "Kv", "Threads", "emit", "needs", "render", "say", "typer"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, max=1024, help="Threads; as many as this process may use CPUs if absent."),
+    typer.Option("--threads", min=1, max=1024, help="Threads to use; default: all CPUs this process may use."),
 ]
 
 Kv = Annotated[
     Literal["float16", "int8", "float32"],
-    typer.Option("--kv", help="The KV cache's type: float16, or int8 in half the memory."),
+    typer.Option("--kv", help="Type of the KV cache: float16, int8 in half the memory, or float32."),
 ]
 
 INTERRUPTED = {
@@ -37,40 +39,68 @@ INTERRUPTED = {
     "index": "what was embedded is in the index: run the same command again to go on from there",
     "demo": "finished models are kept: run it again to go on from there",
 }
+EXTRAS = {
+    "train": ("torch", "transformers", "accelerate", "gguf", "huggingface_hub", "mwparserfromhell"),
+    "images": ("PIL", "faiss"),
+    "parquet": ("pyarrow",),
+    "report": ("matplotlib",),
+}
 
 
 class Commands(typer.core.TyperGroup):
     """The command group: one line and an exit code for every error a user can cause."""
 
     def invoke(self, ctx: Any) -> Any:
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # text that cannot be read or shown is no reason to stop
-                stream.reconfigure(errors="replace")
+        lenient()
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
         try:
             return super().invoke(ctx)
         except TercetError as error:
-            _say(str(error))
-            raise typer.Exit(1) from None
+            say(str(error))
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if _extra(package) is None:
+                raise
+            say(_missing(package))
         except KeyboardInterrupt:
             what = INTERRUPTED.get(ctx.invoked_subcommand or "", "nothing was changed")
-            _say(f"interrupted; {what}")
-            raise typer.Exit(130) from None
+            say(f"interrupted; {what}")
+            raise typer.Exit(EXIT) from None
         except BrokenPipeError:  # the reader of our output went away, as `head` does
-            sys.stderr.close()
-            raise typer.Exit(1) from None
+            silence()
+        except OSError as error:  # of the machine, not of the program: no memory map, no process, no file left
+            say(f"{error.filename or ctx.invoked_subcommand}: {error.strerror or error}")
+        raise typer.Exit(1) from None
 
 
-def _say(line: str) -> None:
-    print("tercet: " + " ".join(line.split()), file=sys.stderr)
+def needs(*packages: str) -> None:
+    """Raises TercetError, before the work, where one of these packages is not installed."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise TercetError(_missing(package))
+
+
+def _missing(package: str) -> str:
+    return f"this needs the package {package}, which is not installed; pip install 'tercet[{_extra(package)}]'"
+
+
+def _extra(package: str) -> str | None:
+    return next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+
+
+def say(line: str) -> None:
+    """One line on stderr."""
+    print("tercet: " + printable(" ".join(line.split())), file=sys.stderr)
 
 
 def emit(result: dict[str, Any], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
-    """Prints the result on stdout: as one line of JSON (numbers that are not finite as null), or as text."""
-    if as_json:
-        print(json.dumps(_finite(result), allow_nan=False), flush=True)
-    else:
-        print(text(result).rstrip("\n"), flush=True)
+    """Prints the result on stdout: as one line of JSON (numbers that are not finite as null), or as text.
+
+    Raises StorageError where stdout is full.
+    """
+    shown = json.dumps(_finite(result), allow_nan=False) if as_json else text(result).rstrip("\n")
+    with result_written():
+        print(shown, flush=True)
 
 
 def _finite(value: Any) -> Any:
@@ -83,35 +113,23 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def render(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A table as text, as wide as the terminal or 120 columns where there is none."""
+def render(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, left: int = 1) -> str:
+    """A table as text, as wide as the terminal or 140 columns where there is none; cells are shown as they are.
+
+    Args:
+        left: columns that hold words; the others hold numbers, and end on the right.
+    """
     console = Console(width=None if sys.stdout.isatty() else 140)
     sheet = Table()
     for index, heading in enumerate(headings):
-        sheet.add_column(heading, justify="left" if index == 0 else "right", overflow="fold")
+        sheet.add_column(_cell(heading), justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        sheet.add_row(*row)
+        sheet.add_row(*map(_cell, row))
     with console.capture() as capture:
         console.print(sheet)
     return capture.get()
 
 
-@contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A callback (what, done, total) that draws a bar with the time left on stderr; nothing before its first call."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bars = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
-    tasks: dict[str, Any] = {}
-
-    def update(what: str, done: int, total: int) -> None:
-        if not tasks:
-            bars.start()
-        if what not in tasks:
-            tasks[what] = bars.add_task(what, total=total)
-        bars.update(tasks[what], completed=done, total=total)
-
-    try:
-        yield update
-    finally:
-        if tasks:
-            bars.stop()
+def _cell(text: str) -> Text:
+    """Not a string, in which rich would look for its markup."""
+    return Text(printable(text))

@@ -1,4 +1,4 @@
-"""The command that compares methods."""
+"""The command that compares methods: compare."""
 
 from __future__ import annotations
 
@@ -6,37 +6,52 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-from tercet.cli.common import AsJson, Threads, emit, progress_bar, render, typer
+from tercet.cli.common import AsJson, Threads, emit, needs, render, typer
+from tercet.cli.live import progress_bar
 
 __all__ = ["compare"]
 
 
 def compare(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="smollm2, a folder, a .gguf file or a hub id.")],
-    recipes: Annotated[list[str], typer.Argument(metavar="RECIPE...", help="Recipes, by name or file: a row each.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where table, plots and finished rows go.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Pretrained language model: smollm2, a folder, a .gguf file or a hub id."
+        ),
+    ],
+    recipes: Annotated[
+        list[str], typer.Argument(metavar="RECIPE...", help="Recipes to compare, each a name or a file.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the table, the plots and finished rows.")
+    ],
     lr: Annotated[
         list[float] | None,
-        typer.Option("--lr", help="A learning rate to try, may be given several times; the recipe's alone if absent."),
+        typer.Option("--lr", help="Learning rate to try, may be given several times; default: the recipe's."),
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Full runs of each recipe that trains.")] = 1,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of full runs of each recipe that trains.")] = 1,
     eval_text: Annotated[
         str | None,
         typer.Option(
-            "--eval-text", metavar="FILE|default|generated", help="Text of the table; the recipe's if absent."
+            "--eval-text", metavar="FILE|default|generated", help="Text to measure on; default: the recipe's."
         ),
     ] = None,
     validation_text: Annotated[
         str | None,
-        typer.Option("--validation-text", metavar="FILE|default|generated", help="Text that rates are chosen by."),
+        typer.Option("--validation-text", metavar="FILE|default|generated", help="Text to choose learning rates by."),
     ] = None,
     eval_tokens: Annotated[
-        int | None, typer.Option("--eval-tokens", min=2, help="Of both texts; the first recipe's if absent.")
+        int | None,
+        typer.Option("--eval-tokens", min=2, help="Number of tokens of both texts; default: the first recipe's."),
     ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a model by each recipe, measure all alike, and write one table and plots; goes on where it was stopped."""
+    """Make a model by each recipe, measure all alike, and write one table and plots.
+
+    Run again after a stop, it goes on from there.
+    """
+    needs("torch", "transformers", "matplotlib")
     from tercet.compare import Entry, compare_methods
     from tercet.recipe import Evaluate, Recipe
 

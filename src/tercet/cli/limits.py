@@ -8,6 +8,7 @@ only when a process begins; so the command begins once more, before it has done 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 __all__ = ["keep_memory"]
@@ -17,9 +18,14 @@ KEPT = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_thresho
 
 
 def keep_memory() -> None:
-    """Goes on as a process whose malloc keeps what it has, on Linux; a person's own choice is left alone."""
+    """Goes on as a process whose malloc keeps what it has, on Linux; a person's own choice is left alone.
+
+    Ctrl-C waits until the new process comes here, and can take care of it (`tercet.interrupt`).
+    """
     chosen = os.environ.get(VARIABLE)
     if chosen == KEPT:
         del os.environ[VARIABLE]  # processes that measure memory are not to inherit it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     elif chosen is None and sys.platform == "linux":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: KEPT})

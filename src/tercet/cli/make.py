@@ -6,7 +6,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-from tercet.cli.common import AsJson, Threads, emit, progress_bar, render, typer
+from tercet.cli.common import AsJson, Threads, emit, needs, render, typer
+from tercet.cli.live import progress_bar, watch
 
 __all__ = ["demo", "quantize", "tune"]
 
@@ -19,41 +20,57 @@ class Demo(str, Enum):
 
 
 def quantize(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="smollm2, a folder, a .gguf file or a hub id.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The packed folder to write.")],
-    recipe: Annotated[str, typer.Option("--recipe", metavar="FILE|NAME", help="How to quantize.")] = "w1.58",
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Pretrained model: smollm2, clip-tiny, a folder, a .gguf file or a hub id."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Packed folder to write.")],
+    recipe: Annotated[
+        str,
+        typer.Option("--recipe", metavar="FILE|NAME", help="Recipe: a file, or a name that `tercet recipes` lists."),
+    ] = "w1.58",
     text: Annotated[
         str | None,
-        typer.Option("--text", metavar="FILE|default|generated", help="Calibration text; the recipe's if absent."),
+        typer.Option("--text", metavar="FILE|default|generated", help="Text to calibrate on; default: the recipe's."),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option("--tokens", min=1, help="Calibration tokens; the recipe's if absent.")
+        int | None, typer.Option("--tokens", min=1, help="Number of calibration tokens; default: the recipe's.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The recipe's if absent.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Random seed; default: the recipe's.")] = None,
     eval_text: Annotated[
-        str | None, typer.Option("--eval-text", metavar="FILE|default|generated", help="Text of the comparison.")
+        str | None,
+        typer.Option("--eval-text", metavar="FILE|default|generated", help="Text to compare with the original on."),
     ] = None,
-    eval_tokens: Annotated[int | None, typer.Option("--eval-tokens", min=0, help="0: no comparison.")] = None,
+    eval_tokens: Annotated[
+        int | None, typer.Option("--eval-tokens", min=0, help="Number of tokens to compare on; 0 skips the comparison.")
+    ] = None,
     pictures: Annotated[
         list[str] | None,
         typer.Option(
             "--pictures",
             metavar="NAME|PATH",
-            help="For CLIP and SigLIP, several times if need be: fashion-mnist, emoji, scenes, a folder of class"
-            " folders or of pictures, or a .csv or .jsonl of image and caption.",
+            help="Pictures for CLIP and SigLIP to learn from, may be given several times: fashion-mnist, emoji, scenes,"
+            " a folder of class folders or of pictures, or a .csv or .jsonl of image and caption.",
         ),
     ] = None,
     captions: Annotated[
-        Path | None, typer.Option("--captions", metavar="FILE", help="Texts without pictures, one a line.")
+        Path | None, typer.Option("--captions", metavar="FILE", help="File of captions without pictures, one a line.")
     ] = None,
     eval_pictures: Annotated[
-        list[str] | None, typer.Option("--eval-pictures", metavar="NAME|PATH", help="What the two are compared on.")
+        list[str] | None,
+        typer.Option(
+            "--eval-pictures",
+            metavar="NAME|PATH",
+            help="Pictures to compare with the original on, may be given several times.",
+        ),
     ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Quantize a pretrained model, pack it, and compare it with the original."""
-    from tercet.cli.live import watch
+    needs("torch", "transformers")
     from tercet.pipeline import Data, Watch
     from tercet.pipeline import quantize as run
     from tercet.recipe import Recipe
@@ -76,19 +93,19 @@ def _report_text(result: dict[str, Any]) -> str:
 
 
 def tune(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The model that DIR was made of.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A packed folder.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The packed folder to write.")],
-    text: Annotated[Path, typer.Option("--text", metavar="FILE", help="What it learns, UTF-8 text.")],
-    rank: Annotated[int, typer.Option("--rank", min=1, help="Of each matrix's change.")] = 16,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Of 512 tokens each.")] = 100,
-    lr: Annotated[float, typer.Option("--lr", min=0, help="Of the adapters.")] = 2e-3,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The pretrained model that DIR was made of.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Packed folder to fine-tune; it is left as it is.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Packed folder to write.")],
+    text: Annotated[Path, typer.Option("--text", metavar="FILE", help="Text file (UTF-8) to learn.")],
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Rank of each adapter.")] = 16,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of 512 tokens.")] = 100,
+    lr: Annotated[float, typer.Option("--lr", min=0, help="Learning rate of the adapters.")] = 2e-3,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the training.")] = 0,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune a packed model on a text by adapters that are merged: it stays ternary."""
-    from tercet.cli.live import watch
+    """Fine-tune a packed model on a text; adapters are merged, so it stays ternary."""
+    needs("torch", "transformers")
     from tercet.pipeline import Watch
     from tercet.pipeline.tune import SETTINGS, Tuning
     from tercet.pipeline.tune import tune as run
@@ -108,14 +125,18 @@ def _tuned_text(result: dict[str, Any]) -> str:
 
 
 def demo(
-    what: Annotated[Demo, typer.Argument(metavar="[smollm2|clip]", help="Which model.")] = Demo.smollm2,
+    what: Annotated[
+        Demo, typer.Argument(metavar="[smollm2|clip]", help="Demo to run: smollm2, a language model, or clip.")
+    ] = Demo.smollm2,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where models and report go; demo or demo-clip.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for models and report; default: demo or demo-clip."),
     ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make SmolLM2-135M or a small CLIP ternary, and compare it with the original: table, samples or search, report."""
+    """Make SmolLM2-135M or a small CLIP ternary, and compare it with the original."""
+    needs("torch", "transformers")
     if what is Demo.clip:
         from tercet.demo.clip import demo_clip
 

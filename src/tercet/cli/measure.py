@@ -1,45 +1,58 @@
-"""Commands that measure: eval, bench."""
+"""Commands that measure: eval, bench, verify."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
-from tercet.cli.common import AsJson, Threads, emit, progress_bar, render, typer
+from tercet.cli.common import AsJson, Threads, emit, render, typer
+from tercet.cli.live import progress_bar
 from tercet.errors import TercetError
 
-__all__ = ["bench", "evaluate"]
+__all__ = ["bench", "evaluate", "verify"]
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="SOURCE|DIR", help="A packed folder, or a float model.")],
+    model: Annotated[
+        str, typer.Argument(metavar="SOURCE|DIR", help="Model to measure: a packed folder, or a pretrained model.")
+    ],
     text: Annotated[
-        str | None, typer.Option("--text", metavar="FILE", help="The default text's validation split if absent.")
+        str | None,
+        typer.Option(
+            "--text", metavar="FILE", help="Text to measure on; default: the default text's validation split."
+        ),
     ] = None,
-    context: Annotated[int, typer.Option("--context", min=2, help="Tokens a window.")] = 512,
+    context: Annotated[int, typer.Option("--context", min=2, help="Number of tokens in a window.")] = 512,
     tokens: Annotated[
-        int | None, typer.Option("--tokens", min=2, help="Tokens at most; the whole text if absent.")
+        int | None, typer.Option("--tokens", min=2, help="Number of tokens to read at most; default: the whole text.")
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", "--original", metavar="SOURCE|DIR", help="The model it is compared with."),
+        typer.Option("--against", "--original", metavar="SOURCE|DIR", help="Model to compare with."),
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", metavar="NAME|PATH", help="Pictures with classes or captions; several times."),
+        typer.Option(
+            "--dataset", metavar="NAME|PATH", help="Pictures with classes or captions, may be given several times."
+        ),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=1, help="The first so many pictures of each dataset only, and of its train/."),
+        typer.Option("--limit", min=1, help="Number of pictures to read of each dataset, evenly from its classes."),
     ] = None,
-    linear: Annotated[bool, typer.Option("--linear-probe", help="A linear probe too, on train/ beside test/.")] = False,
+    linear: Annotated[
+        bool, typer.Option("--linear-probe", help="Fit a linear probe too, on train/ beside test/.")
+    ] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the datasets' results as bars.")
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the results as bars into a PNG.")
     ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Perplexity on a text, with --against KL divergence and top-1 agreement; of a model of pictures, --dataset."""
+    """Measure perplexity on a text, or an image-text model on --dataset.
+
+    With --against, KL divergence and top-1 agreement too, or the difference and its interval.
+    """
     if dataset:
         from tercet.pipeline.pictures import evaluate_pictures
 
@@ -102,14 +115,16 @@ def _datasets_text(result: dict[str, Any]) -> str:
 
 
 def bench(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A packed folder.")],
-    prefill: Annotated[int, typer.Option("--prefill", min=1, help="Tokens of the prompt.")] = 512,
-    decode: Annotated[int, typer.Option("--decode", min=1, help="Tokens generated after it.")] = 128,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds counted, after one warm-up.")] = 5,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Packed folder to time.")],
+    prefill: Annotated[int, typer.Option("--prefill", min=1, help="Number of tokens in the prompt.")] = 512,
+    decode: Annotated[
+        int, typer.Option("--decode", min=1, help="Number of tokens to generate after the prompt.")
+    ] = 128,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of rounds to count, after one warm-up.")] = 5,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prefill and decode speed, resident memory and load time of the engine."""
+    """Measure prefill and decode speed, resident memory and load time of the engine."""
     from tercet.evaluate.bench import bench as run
     from tercet.evaluate.machine import machine
 
@@ -133,3 +148,36 @@ def _bench_text(result: dict[str, Any]) -> str:
             f"{result['threads']} threads, {result['isa']}, {result['machine']['cpu']}, {result['rounds']} rounds",
         ]
     )
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Packed folder to check.")],
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=2, help="Number of tokens in the sequence that logits are compared on.")
+    ] = 32,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the checksums, and this CPU's kernels against a float reference, layer by layer and at the logits."""
+    from tercet.evaluate.verify import verify as run
+
+    with progress_bar() as progress:
+        result = run(folder, tokens=tokens, threads=threads, progress=progress)
+    emit(result.as_dict(), as_json, _verify_text)
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _verify_text(result: dict[str, Any]) -> str:
+    lines = [
+        f"checksums and codes: ok, {result['matrices']} packed matrices"
+        + (f", {result['transforms']} rotations and clips" if result["transforms"] else ""),
+        f"instruction sets checked: {', '.join(result['isas'])}",
+        f"exact kernels against the numpy reference: {result['mismatches']} of {result['checks']} differ",
+        f"float kernels against the float reference: worst relative error {result['layer_error']:.1e}"
+        f" ({result['worst_layer']})",
+        f"{result['compared']}, float activations: max abs error {result['max_abs_error']:.1e},"
+        f" relative {result['relative_error']:.1e}" + ("" if result["kl"] is None else f", KL {result['kl']:.1e}"),
+        "ok" if result["ok"] else "NOT ok: do not trust this build on this CPU",
+    ]
+    return "\n".join(lines)

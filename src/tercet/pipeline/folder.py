@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tercet import artifact
+from tercet import artifact, fsio
 from tercet.calibrate import Quantized
-from tercet.errors import TercetError
 from tercet.pipeline.card import card
 from tercet.pipeline.convert import convert
 from tercet.pipeline.lessons.lesson import Lesson
@@ -17,9 +16,8 @@ __all__ = ["checked_target", "folder_mb", "write"]
 
 
 def checked_target(folder: Path) -> Path:
-    """Refuses now what `artifact.save` would refuse after all the work."""
-    if folder.exists() and not (folder.is_dir() and (artifact.is_artifact(folder) or not any(folder.iterdir()))):
-        raise TercetError(f"{folder}: something else is there, and is left alone; choose another folder")
+    """Refuses now what `artifact.save` would refuse after all the work. Raises StorageError."""
+    fsio.check_folder(folder, replaces=artifact.is_artifact)
     return folder
 
 

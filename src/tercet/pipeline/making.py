@@ -72,8 +72,9 @@ class Making:
 
 
 def making(source: Source, recipe: Recipe) -> Making:
-    """Refuses at once what a later stage would refuse after the work before it: RecipeError, ModelError."""
+    """Raises at once what a later stage would raise after the work before it: RecipeError, ModelError, FormatError."""
     origin = rotated_source(source) if recipe.rotate else source
     made = Making(origin, recipe, recipe.plan(origin.model))
     _ = made.student
+    source.tokenizer_files()
     return made

@@ -119,6 +119,9 @@ def embed(
         raise TercetError(f"{out}: embeddings are written as .npy or .parquet; give a name that ends so")
     if out.suffix == ".parquet":
         _arrow()
+    else:
+        fsio.check_file(_names(out))
+    fsio.check_file(out)
     clip = open_towers(model, threads=threads)
     names, vectors, refused = (
         _pictures(clip, source, batch, threads, progress) if source.is_dir() else _texts(clip, source, batch, progress)
@@ -175,16 +178,21 @@ def _write(out: Path, names: list[str], vectors: NDArray[np.float32]) -> None:
     if out.suffix == ".npy":
         np.save(buffer, vectors)
         lines = "".join(json.dumps(name) + "\n" for name in names)
-        fsio.atomic_file(out.with_name(out.name + ".names.jsonl"), lines.encode())
-    else:
-        arrow, parquet = _arrow()
-        flat = arrow.array(vectors.reshape(-1))
-        columns = {
-            "name": arrow.array([name.encode("utf-8", "replace").decode() for name in names]),
-            "embedding": arrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-        }
-        parquet.write_table(arrow.table(columns), buffer)
+        fsio.atomic_files({out: buffer.getvalue(), _names(out): lines.encode()})
+        return
+    arrow, parquet = _arrow()
+    flat = arrow.array(vectors.reshape(-1))
+    columns = {
+        "name": arrow.array([name.encode("utf-8", "backslashreplace").decode() for name in names]),
+        "embedding": arrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+    }
+    parquet.write_table(arrow.table(columns), buffer)
     fsio.atomic_file(out, buffer.getvalue())
+
+
+def _names(out: Path) -> Path:
+    """Where the names of an .npy file's rows go."""
+    return out.with_name(out.name + ".names.jsonl")
 
 
 def _arrow() -> tuple[Any, Any]:
@@ -225,6 +233,8 @@ def search(
         model: the model that the index was made with; the one it names if absent.
         page: an HTML contact sheet to write.
     """
+    if page is not None:
+        fsio.check_file(page)
     opened = Index.open(place)
     clip = open_towers(model if model is not None else opened.about["model"], threads=threads)
     picture = _picture(query)

@@ -1,4 +1,4 @@
-"""Commands that make a packed model speak: generate, chat. No torch."""
+"""Commands that run a packed language model: generate, chat. No torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tercet.cli.common import AsJson, Kv, Threads, emit, typer
+from tercet.cli.streams import result_written
 from tercet.errors import EngineError
 
 if TYPE_CHECKING:
@@ -15,26 +16,38 @@ if TYPE_CHECKING:
 
 __all__ = ["chat", "generate"]
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A packed folder.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Tokens at most.")]
-Temperature = Annotated[float, typer.Option("--temperature", min=0, max=100, help="0: always the likeliest token.")]
-TopK = Annotated[int, typer.Option("--top-k", min=0, help="Choose among the k likeliest; 0: all.")]
-TopP = Annotated[float, typer.Option("--top-p", min=0, max=1, help="Choose among the likeliest of this total mass.")]
-MinP = Annotated[
-    float, typer.Option("--min-p", min=0, max=1, help="Drop what is less likely than this times the best.")
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Packed folder of a language model.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Number of tokens to generate at most.")]
+Temperature = Annotated[
+    float,
+    typer.Option("--temperature", min=0, max=100, help="Sampling temperature; 0 always takes the likeliest token."),
 ]
-Penalty = Annotated[float, typer.Option("--repetition-penalty", min=0.01, max=100, help="Above 1: repeat less.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same text.")]
+TopK = Annotated[int, typer.Option("--top-k", min=0, help="Sample among this many likeliest tokens; 0 takes all.")]
+TopP = Annotated[
+    float, typer.Option("--top-p", min=0, max=1, help="Sample among the likeliest tokens of this total probability.")
+]
+MinP = Annotated[
+    float, typer.Option("--min-p", min=0, max=1, help="Drop tokens less likely than this times the best one.")
+]
+Penalty = Annotated[
+    float,
+    typer.Option(
+        "--repetition-penalty", min=0.01, max=100, help="Penalty on tokens that came before; above 1 repeats less."
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same text.")]
 Speculate = Annotated[
     bool,
-    typer.Option("--speculate/--no-speculate", help="Compute likely tokens ahead where that is faster; same text."),
+    typer.Option(
+        "--speculate/--no-speculate", help="Compute likely tokens ahead where that is faster; the text stays the same."
+    ),
 ]
-Stop = Annotated[list[str] | None, typer.Option("--stop", help="End before this text; may be given several times.")]
+Stop = Annotated[list[str] | None, typer.Option("--stop", help="Text to stop before, may be given several times.")]
 
 
 def generate(
     folder: Folder,
-    prompt: Annotated[str, typer.Argument(help="The text to go on from; - reads standard input.")],
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads standard input.")],
     max_tokens: MaxTokens = 128,
     temperature: Temperature = 0.0,
     top_k: TopK = 0,
@@ -48,11 +61,11 @@ def generate(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a text, on stdout as it comes."""
+    """Continue a text, printed as it is generated."""
     from tercet.runtime import Engine, Tokenizer
 
     sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = sys.stdin.read().removeprefix("\ufeff") if prompt == "-" else prompt
     engine, tokenizer = Engine.open(folder, threads=threads, kv=kv), Tokenizer.open(folder)
     ids = tokenizer.encode(text)
     if not ids:
@@ -65,7 +78,7 @@ def generate(
 
 def chat(
     folder: Folder,
-    system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="System message at the beginning of the chat.")] = None,
     max_tokens: MaxTokens = 512,
     temperature: Temperature = 0.0,
     top_k: TopK = 0,
@@ -79,9 +92,9 @@ def chat(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Talk with the model by its own chat template: one message a line, end with Ctrl-D.
+    """Talk with a model by its own chat template.
 
-    With --json, one object a reply.
+    Each line is a message; Ctrl-D ends. With --json, each reply is one object.
     """
     from tercet.runtime import Engine, Tokenizer
 
@@ -142,12 +155,14 @@ class Reply:
 
 
 def _stream(reply: Reply, show: bool) -> None:
+    """Raises StorageError where stdout is full."""
     for piece in reply:
         if show:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
+            with result_written():
+                sys.stdout.write(piece)
     if show:
-        print(flush=True)
+        with result_written():
+            sys.stdout.write("\n")
 
 
 def _lines() -> Iterator[str]:
@@ -159,4 +174,4 @@ def _lines() -> Iterator[str]:
         if not line:
             return
         if line.strip():
-            yield line.strip()
+            yield line.strip().removeprefix("\ufeff")

@@ -1,17 +1,19 @@
-"""Commands about files and this machine: inspect, verify, info."""
+"""Commands that tell what there is: in a file, among recipes and models, on this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
-from tercet.cli.common import AsJson, Threads, emit, render, typer
+from tercet.cli.common import AsJson, emit, render, typer
 
-__all__ = ["info", "inspect", "verify"]
+__all__ = ["info", "inspect", "models", "recipes"]
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A packed folder, a .safetensors or a .gguf file.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE", help="Packed folder, .safetensors file or .gguf file to look into.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Show each tensor's format, bits, zeros and error, and the true bits a weight."""
@@ -50,36 +52,26 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def verify(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A packed folder.")],
-    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Length of the sequence compared at the logits.")] = 32,
-    threads: Threads = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check the checksums, and this CPU's kernels against a float reference, layer by layer and at the logits."""
-    from tercet.cli.common import progress_bar
-    from tercet.evaluate.verify import verify as run
+def recipes(as_json: AsJson = False) -> None:
+    """List the recipes that come with Tercet, for --recipe."""
+    from tercet.recipe import Recipe, names
 
-    with progress_bar() as progress:
-        result = run(folder, tokens=tokens, threads=threads, progress=progress)
-    emit(result.as_dict(), as_json, _verify_text)
-    if not result.ok:
-        raise typer.Exit(1)
+    emit({"recipes": {name: Recipe.load(name).description for name in names()}}, as_json, _recipes_text)
 
 
-def _verify_text(result: dict[str, Any]) -> str:
-    lines = [
-        f"checksums and codes: ok, {result['matrices']} packed matrices"
-        + (f", {result['transforms']} rotations and clips" if result["transforms"] else ""),
-        f"instruction sets checked: {', '.join(result['isas'])}",
-        f"exact kernels against the numpy reference: {result['mismatches']} of {result['checks']} differ",
-        f"float kernels against the float reference: worst relative error {result['layer_error']:.1e}"
-        f" ({result['worst_layer']})",
-        f"{result['compared']}, float activations: max abs error {result['max_abs_error']:.1e},"
-        f" relative {result['relative_error']:.1e}" + ("" if result["kl"] is None else f", KL {result['kl']:.1e}"),
-        "ok" if result["ok"] else "NOT ok: do not trust this build on this CPU",
-    ]
-    return "\n".join(lines)
+def _recipes_text(result: dict[str, Any]) -> str:
+    return render(("recipe", "what it does"), list(result["recipes"].items()), left=2)
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the models that are supported, by the model_type that their config.json names."""
+    from tercet.families import FAMILIES
+
+    emit({"models": {name: family.title for name, family in FAMILIES.items()}}, as_json, _models_text)
+
+
+def _models_text(result: dict[str, Any]) -> str:
+    return render(("model_type", "models"), list(result["models"].items()), left=2)
 
 
 def info(as_json: AsJson = False) -> None:

@@ -1,26 +1,30 @@
-"""Commands that use a model of pictures and texts: embed, index, search."""
+"""Commands that use an image-text model: embed, index, search."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.markup import escape
-
-from tercet.cli.common import AsJson, Threads, emit, progress_bar, render, typer
+from tercet.cli.common import AsJson, Threads, emit, render, typer
+from tercet.cli.live import progress_bar
+from tercet.shown import printable
 
 __all__ = ["embed", "index", "search"]
 
 LISTED = 40  # refusals shown as text; --json has all
 
-Batch = Annotated[int, typer.Option("--batch", min=1, max=4096, help="Pictures or texts computed at once.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, max=4096, help="Number of pictures or texts to compute at once.")]
 
 
 def embed(
-    model: Annotated[str, typer.Argument(metavar="DIR|SOURCE", help="A packed folder, or a float model.")],
-    source: Annotated[Path, typer.Argument(metavar="FOLDER|FILE.txt", help="Pictures, or a text a line.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.npy|.parquet", help="What to write.")],
-    normalize: Annotated[bool, typer.Option("--normalize", help="Vectors of length 1.")] = False,
+    model: Annotated[
+        str, typer.Argument(metavar="DIR|SOURCE", help="Image-text model: a packed folder, or a pretrained model.")
+    ],
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER|FILE.txt", help="Folder of pictures, or text file with one text a line.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.npy|.parquet", help="File of embeddings to write.")],
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale each vector to length 1.")] = False,
     batch: Batch = 32,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -38,14 +42,19 @@ def _embed_text(result: dict[str, Any]) -> str:
 
 
 def index(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The pictures, in folders of any depth.")],
-    model: Annotated[str, typer.Option("-m", "--model", metavar="DIR|SOURCE", help="A packed folder, or a model.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="INDEX", help="The index: made, or brought up to date.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of pictures, of any depth.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m", "--model", metavar="DIR|SOURCE", help="Image-text model: a packed folder, or a pretrained model."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="INDEX", help="Index to make, or to bring up to date.")],
     batch: Batch = 32,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Index a folder of pictures; again, to bring the index up to date."""
+    """Index a folder of pictures, or bring its index up to date."""
     from tercet.pipeline.pictures import index as run
 
     with progress_bar() as progress:
@@ -63,18 +72,26 @@ def _refused(result: dict[str, Any]) -> list[str]:
     refused = result["refused"]
     if not refused:
         return []
-    shown = [f"  {_plain(item['path'])}: {_plain(item['reason'])}" for item in refused[:LISTED]]
+    shown = [f"  {printable(item['path'])}: {printable(item['reason'])}" for item in refused[:LISTED]]
     more = [f"  and {len(refused) - LISTED} more; --json lists all"] if len(refused) > LISTED else []
     return [f"{len(refused)} refused:", *shown, *more]
 
 
 def search(
-    place: Annotated[Path, typer.Argument(metavar="INDEX", help="What tercet index wrote.")],
-    query: Annotated[str, typer.Argument(metavar="TEXT|PICTURE", help="Words, or the path of a picture.")],
+    place: Annotated[Path, typer.Argument(metavar="INDEX", help="Index that `tercet index` wrote.")],
+    query: Annotated[
+        str, typer.Argument(metavar="TEXT|PICTURE", help="Words to search for, or the path of a picture.")
+    ],
     model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="DIR|SOURCE", help="The model of the index, if it has moved.")
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="DIR|SOURCE",
+            help="Model that the index was made with, where it is no longer the folder that the index names.",
+        ),
     ] = None,
-    count: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, help="Pictures to find.")] = 10,
+    count: Annotated[int, typer.Option("-k", "--count", min=1, max=10_000, help="Number of pictures to find.")] = 10,
     page: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a contact sheet with thumbnails.")
     ] = None,
@@ -88,14 +105,6 @@ def search(
 
 
 def _search_text(result: dict[str, Any]) -> str:
-    rows = [
-        (escape(_plain(hit["path"])), f"{hit['score']:.3f}", str(number))
-        for number, hit in enumerate(result["hits"], start=1)
-    ]
+    rows = [(hit["path"], f"{hit['score']:.3f}", str(number)) for number, hit in enumerate(result["hits"], start=1)]
     end = "" if result["page"] is None else f"wrote {result['page']}"
-    return render((f"in {escape(_plain(result['folder']))}", "cosine", "place"), rows) + end
-
-
-def _plain(text: str) -> str:
-    """A file name on a terminal: one line, no control characters."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return render((f"in {result['folder']}", "cosine", "place"), rows) + end
