@@ -28,28 +28,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from tercet.pipeline.clip.model import ClipModel
-from tercet.pipeline.clip.run import quantize as quantize_clip
 
 import tiny
 import tiny_clip
-from tercet import sources
 from tercet.artifact import Artifact
 from tercet.packing import PackedTensor, unpack
-from tercet.pipeline import quantize
+from tercet.pipeline import Data, quantize
 from tercet.recipe import Recipe
 from tercet.tensor import IntTensor, TernaryTensor
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "folders"
 STAGES = ("calibrated", "trained")
-TRAIN = {"steps": 4, "batch": 2, "context": 6, "precision": "float32", "scale_lr": 2e-3, "norm_lr": 1e-3}
+TRAIN = {"steps": 4, "batch": 2, "precision": "float32", "scale_lr": 2e-3, "norm_lr": 1e-3}
 DECODER: dict[str, Any] = {"group_size": 32, "calibrate": {"tokens": 512, "context": 32}, "distil": {"kl": 1}}
 CASES: dict[str, dict[str, Any]] = {
-    "decoder": {**DECODER, "train": {**TRAIN, "lr": 0.015, "seed": 8}},
-    "rotated": {**DECODER, "train": {**TRAIN, "lr": 0.015, "seed": 11}, "rotate": True},
+    "decoder": {**DECODER, "train": {**TRAIN, "context": 6, "lr": 0.015, "seed": 8}},
+    "rotated": {**DECODER, "train": {**TRAIN, "context": 6, "lr": 0.015, "seed": 11}, "rotate": True},
     "clip": {
         "group_size": "row",
-        "calibrate": {"tokens": 512, "context": 2},
+        "calibrate": {"tokens": 512},
         "distil": {"kind": "clip", "task": 0},
         "train": {**TRAIN, "lr": 0.03, "seed": 4},
     },
@@ -63,15 +60,15 @@ Golden = dict[str, NDArray[Any]]  # by kind: all tensors of it in one row, in th
 def folder_of(case: str, fields: dict[str, Any], place: Path) -> Path:
     """The packed folder of a case's tiny model: all that this file asks of the pipeline."""
     if case == "clip":
-        source = sources.resolve(str(published(tiny_clip.folder(place / case, text=TOWER, vision=TOWER))))
-        model, recipe = ClipModel.open(source), Recipe.parse(fields)
-        return quantize_clip(model, place / "out", recipe, [tiny_clip.Coloured(32)], threads=1).folder
+        source = str(published(tiny_clip.folder(place / case, text=TOWER, vision=TOWER)))
+        data = Data(pictures=[tiny_clip.Coloured(32)])
+        return quantize(source, place / "out", Recipe.parse(fields), data, threads=1).folder
     folder, text = tiny.save_folder(place / case, vocab_size=264, intermediate_size=64), place / "text.txt"
     text.write_text(" ".join(np.random.default_rng(0).choice(tiny.TEXT.split(), 1000)), encoding="utf-8")
     if fields["distil"]:
         fields = {**fields, "distil": {**fields["distil"], "text": str(text)}}
     recipe = Recipe.parse(fields)
-    return quantize(str(published(folder)), place / "out", recipe, text=text, eval_tokens=0, threads=1).folder
+    return quantize(str(published(folder)), place / "out", recipe, Data(text, examine=False), threads=1).folder
 
 
 def published(folder: Path) -> Path:

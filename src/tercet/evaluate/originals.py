@@ -75,7 +75,7 @@ class ModuleEncoder:
 
     def __init__(self, module: ProgramModule) -> None:
         self.module = module
-        model = module.model
+        model = module.description
         self.dim = model.image.widths["embedding"]
         self.image_size = (model.pixels.size, model.pixels.size)
         self.context = model.text.context
@@ -85,7 +85,7 @@ class ModuleEncoder:
 
     def encode_pixels(self, pixels: Floats) -> Floats:
         """float32[n, dim] of float32[n, 3, h, w]."""
-        return self._encode("image", torch.from_numpy(patches(pixels, self.module.model.pixels.patch)))
+        return self._encode("image", torch.from_numpy(patches(pixels, self.module.description.pixels.patch)))
 
     def encode_ids(self, ids: NDArray[np.int64]) -> Floats:
         """float32[n, dim] of int64[n, length]."""

@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 
 class ProgramModule(nn.Module):
-    """Attributes: model; recomputes: whether blocks are computed again in the backward pass.
+    """Attributes: description: what it runs; recomputes: whether blocks are computed again in the backward pass.
 
     Args:
         tensors: float32 arrays of everything the model reads, by full name.
@@ -60,7 +60,7 @@ class ProgramModule(nn.Module):
 
     def __init__(self, model: Model, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         super().__init__()
-        self.model = model
+        self.description = model
         self.recomputes = False
         self._activations: Activations = "a16"
         self._groups: Mapping[str, int] = {}
@@ -81,12 +81,12 @@ class ProgramModule(nn.Module):
     @property
     def scale(self) -> Tensor:
         """The exponentiated logit scale of an image-text model."""
-        return self._weights[self.model.scale].exp()
+        return self._weights[self.description.scale].exp()
 
     @property
     def bias(self) -> Tensor | None:
         """Its logit bias; None where it has none."""
-        return self._weights[self.model.bias] if self.model.bias else None
+        return self._weights[self.description.bias] if self.description.bias else None
 
     def weight(self, name: str) -> Tensor:
         """A tensor as the model computes with it."""
@@ -94,7 +94,7 @@ class ProgramModule(nn.Module):
 
     def head(self) -> tuple[Tensor, Tensor | None]:
         """Weight [vocab, width] and bias of a language model's last linear."""
-        last = self.model.text.ops[-1]
+        last = self.description.text.ops[-1]
         return self._weights[last.weight], self._weights.get(last.bias)
 
     def forward(self, part: str, rows: Tensor, *, blocks: bool = False, taps: Collection[str] = ()) -> Passed:
@@ -105,7 +105,7 @@ class ProgramModule(nn.Module):
                 out.
             blocks, taps: what else of the inside is wanted (`Passed`).
         """
-        program, these = self.model.parts[part], counted(self.model.parts[part], rows)
+        program, these = self.description.parts[part], counted(self.description.parts[part], rows)
         if isinstance(these, Tensor):
             rows = rows[:, : int(these.any(0).sum())]
             these = these[:, : rows.shape[1]]

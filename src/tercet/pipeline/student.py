@@ -53,5 +53,5 @@ def build_student(
 
 def vectors(student: ProgramModule) -> dict[str, NDArray[Any]]:
     """Norms, biases and other vectors after training, float32, by name."""
-    names = [name for name, weight in student.model.weights.items() if weight.role == "vector"]
+    names = [name for name, weight in student.description.weights.items() if weight.role == "vector"]
     return {name: np.array(student.weight(name).detach().float().cpu().numpy()) for name in names}

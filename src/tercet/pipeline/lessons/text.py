@@ -154,6 +154,6 @@ class TextLesson:
 
 def _halve(teacher: ProgramModule) -> None:
     """Its linears in bfloat16: products are computed in it, so each step would cast them."""
-    for name in teacher.model.linears:
+    for name in teacher.description.linears:
         parameter = teacher.get_parameter(name)
         parameter.data = parameter.data.bfloat16()

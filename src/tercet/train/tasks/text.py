@@ -42,7 +42,7 @@ class TextTask(nn.Module):
         self.student = student
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
         self.settings = settings
-        self._inside = _Inside(student.model.text, settings)
+        self._inside = _Inside(student.description.text, settings)
         self._heads: dict[int, tuple[int, Tensor]] = {}
         # Dense weights made of low-rank factors are computed again in backward rather than kept.
         self._recomputes = any(isinstance(quantizer, LrQat) for _, quantizer, _ in quantized(student))
