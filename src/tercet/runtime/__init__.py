@@ -1,5 +1,6 @@
-"""Running a packed model: ids to logits, text to text. Imports no torch."""
+"""Running a packed model: text to text, pictures and captions to embeddings. Imports no torch."""
 
+from tercet.runtime.pictures.embedder import Embedder
 from tercet.runtime.residency import Memory, measure
 from tercet.runtime.text.batch import Batch
 from tercet.runtime.text.chat import render
@@ -13,6 +14,7 @@ from tercet.runtime.text.tokenizer import Tokenizer
 
 __all__ = [
     "Batch",
+    "Embedder",
     "Engine",
     "Generation",
     "GivenRows",
