@@ -54,10 +54,12 @@ def tensors() -> dict[str, PackedTensor | NDArray[np.float32]]:
     return made | {f"{name}.weight": np.linspace(0.5, 1.5, 64, dtype=np.float32) for name in VECTORS}
 
 
-def save(folder: Path, **changed: Any) -> None:
-    """artifact.save with everything it needs."""
+def save(folder: Path, *, sealed: bool = False, **changed: Any) -> None:
+    """artifact.save with everything it needs; not `sealed`, its files may be changed, as those of earlier versions."""
     values: dict[str, Any] = {
         "model": MODEL, "tensors": tensors(), "tokenizer_files": {"tokenizer.json": b"{}"}, "recipe": {"name": "test"},
         "card": "# A model\n", "generation": {"eos_token_id": 2}, "source": {"name": "tiny"}, "calibration": {},
     }  # fmt: skip
     artifact.save(folder, **(values | changed))
+    if not sealed:
+        (folder / "SHA256SUMS").unlink()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +95,33 @@ def test_chat_answers_every_line(packed: Path) -> None:
     replies = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(replies) == 2
     assert replies[1]["prompt_tokens"] > replies[0]["prompt_tokens"]
+
+
+def test_chat_hands_arguments_to_the_template_and_samples_as_the_model_s_makers(packed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(packed, folder)
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["chat_template"] = "{{ messages[-1].content }}{% if think %} and think {{ how }}{% endif %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = json.loads((folder / "config.json").read_text())
+    config["generation"] |= {"temperature": 2.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+
+    def said(*options: Any) -> dict[str, Any]:
+        result = tercet("chat", folder, "--max-tokens", 16, "--json", *options, stdin="hello\n")
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    plain, thinking = said(), said("--template-arg", "think=true", "--template-arg", "how=much")
+    assert thinking["prompt_tokens"] > said("--template-arg", "think=true")["prompt_tokens"] > plain["prompt_tokens"]
+    assert said("--template-arg", "think=false")["prompt_tokens"] == plain["prompt_tokens"]
+    assert said()["tokens"] == plain["tokens"] != said("--seed", 1)["tokens"]
+    assert said("--temperature", 0)["tokens"] == said("--temperature", 0, "--seed", 1)["tokens"]
+    for wrong in ("think", "=1", "messages=1"):
+        result = tercet("chat", folder, "--template-arg", wrong, stdin="hello\n")
+        assert result.exit_code != 0
+        assert wrong.partition("=")[0] in result.stderr
 
 
 def test_bench(packed: Path) -> None:

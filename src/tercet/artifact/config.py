@@ -18,6 +18,14 @@ SECTIONS = ("model", "generation", "tensors", "crc32c", "source", "calibration")
 # Sizes that readers of `model` multiply or loop over; null stands for the family's default.
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
          "max_position_embeddings", "image_size", "patch_size", "projection_dim", "projection_size")  # fmt: skip
+# How the model's makers sample from it, all optional: the fields of tercet.runtime.Sampling and their bounds.
+SAMPLING = {
+    "temperature": (0, 100),
+    "top_k": (0, 2**31 - 1),
+    "top_p": (1e-9, 1),
+    "min_p": (0, 1),
+    "repetition_penalty": (0.01, 100),
+}
 EMBEDDINGS = ("embed_tokens.weight", "token_embedding.weight")
 SUFFIXES = {"codes": "", "scale": "_scale", "shift": "_shift"}
 
@@ -120,5 +128,11 @@ def _check_generation(generation: dict[str, Any], vocabulary: int, where: str) -
     ids = generation.get("eos_token_id", [])
     if not isinstance(ids, list) or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
         raise FormatError(f"{where}: generation.eos_token_id must be a list of token ids")
+    for name, (low, high) in SAMPLING.items():
+        value = generation.get(name, high)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise FormatError(f"{where}: generation.{name} is {str(value)[:40]}; it must be {low:g} to {high:g}")
+    if type(generation.get("top_k", 0)) is not int:
+        raise FormatError(f"{where}: generation.top_k must be a whole number")
     if ids and max(ids) >= vocabulary:
         raise FormatError(f"{where}: generation.eos_token_id {max(ids)} is outside the vocabulary of {vocabulary}")

@@ -2,7 +2,7 @@
 
 A model folder is a stranger's, and a name in it need not be a file: a pipe hangs who opens it, a device never ends, a
 link shows what lies elsewhere. Whatever is opened here is a regular file of the folder and no longer than such a file
-can be; JSON has one meaning.
+can be; JSON has one meaning. Where the folder carries checksums, what is read is what was written.
 
 The Hugging Face cache keeps a model's files in blobs/ and gives each revision links to them; these links are followed:
 
@@ -11,6 +11,7 @@ The Hugging Face cache keeps a model's files in blobs/ and gives each revision l
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
@@ -19,6 +20,7 @@ from typing import Any
 
 from tercet.artifact import strict_json
 from tercet.artifact.header import NO_FILE, POINTER
+from tercet.artifact.sums import SUMS, parsed
 from tercet.errors import FormatError
 
 __all__ = ["ModelFolder"]
@@ -27,6 +29,7 @@ MiB = 1 << 20
 # The largest known: tokenizer.json 34 MB (Gemma 3), tokenizer_config.json 1.2 MB, an index of shards 9 MB.
 LIMITS = {"tokenizer.json": 64 * MiB, "model.safetensors.index.json": 16 * MiB, "chat_template.jinja": 1 * MiB}
 LIMIT = strict_json.MAX_JSON
+CHANGED = f"not what {SUMS} says was written: damaged, or changed; get the model again, or delete {SUMS}"
 HINT = "get the model again, or copy the file from the original"
 
 
@@ -84,7 +87,20 @@ class ModelFolder:
             raise FormatError(f"{self / name}: more than {limit / MiB:g} MiB, no such file is; {HINT}")
         if raw.startswith(POINTER):
             raise FormatError(f"{self / name}: {NO_FILE}")
+        if name != SUMS and name in self.sums and hashlib.sha256(raw).hexdigest() != self.sums[name]:
+            raise FormatError(f"{self / name}: {CHANGED}")
         return raw
+
+    @functools.cached_property
+    def sums(self) -> dict[str, str]:
+        """SHA-256 by file name, where the folder carries them (`tercet.artifact.sums`). Raises FormatError."""
+        return parsed(self.read(SUMS), str(self / SUMS)) if self.has(SUMS) else {}
+
+    def verify(self) -> None:
+        """Reads every file that has a checksum. Raises FormatError where one is not what was written."""
+        for name, expected in self.sums.items():
+            if self.sha256(name) != expected:
+                raise FormatError(f"{self / name}: {CHANGED}")
 
     def text(self, name: str) -> str:
         """A small file of UTF-8. Raises FormatError as `read`, and where it is none."""

@@ -18,6 +18,7 @@ from tercet.artifact import config as configs
 from tercet.artifact.folder import ModelFolder
 from tercet.artifact.header import Entry, parse_header
 from tercet.artifact.mapped import huge_share, load, map_file, release
+from tercet.artifact.sums import SUMS
 from tercet.errors import FormatError
 from tercet.packing import PackedTensor, invalid_codes, stored_shapes
 
@@ -79,7 +80,10 @@ class Artifact:
         return artifact
 
     def verify(self) -> None:
-        """Raises FormatError at the first tensor whose bytes are not those written, or whose codes mean nothing."""
+        """Raises FormatError at the first tensor or file that is not what was written, or a tensor of codes that mean nothing.
+
+        Folders of earlier versions have checksums of their tensors alone (`sealed`).
+        """
         for key, expected in self.config["crc32c"].items():
             entry = self._entries[key]
             found = checksum(np.frombuffer(self._data, np.uint8, entry.end - entry.start, entry.start))
@@ -92,6 +96,15 @@ class Artifact:
                 raise FormatError(
                     f"{self.folder / WEIGHTS}: tensor {name[:200]!r} has {count} invalid {tensor.format} codes"
                 )
+        files = ModelFolder(self.folder)
+        if files.has(SUMS) and not {CONFIG, WEIGHTS} <= files.sums.keys():
+            raise FormatError(f"{files / SUMS}: damaged, it does not list the model; get the model again")
+        files.verify()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the folder carries checksums of all its files; earlier versions wrote those of the tensors alone."""
+        return bool(ModelFolder(self.folder).sums)
 
     def release(self) -> None:
         """Forget the pages read so far, where the file is mapped: after matrices were copied out of it."""

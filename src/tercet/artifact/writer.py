@@ -21,6 +21,7 @@ from tercet.artifact.config import SUFFIXES, VERSION
 from tercet.artifact.folder import ModelFolder
 from tercet.artifact.header import lay_out
 from tercet.artifact.reader import CONFIG, WEIGHTS, Artifact, checksum
+from tercet.artifact.sums import SUMS, written
 from tercet.errors import FormatError
 from tercet.packing import PackedTensor, pack
 
@@ -73,7 +74,9 @@ def save(
         text = card(facts) if callable(card) else card
         if facts["sha256"] not in text:
             text = f"{text.rstrip()}\n\nSHA-256 of {WEIGHTS}: `{facts['sha256']}`\n"
-        for name, content in {**files, CARD: text.encode()}.items():
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        files |= {CARD: text.encode(), SUMS: written({**digests, WEIGHTS: facts["sha256"]})}
+        for name, content in files.items():
             fsio.write_file(temporary / name, content)
         Artifact.open(temporary)
 
@@ -145,6 +148,6 @@ def _json(value: Any, what: str) -> bytes:
 
 def _named(files: Mapping[str, bytes]) -> dict[str, bytes]:
     for name in files:
-        if name in (CONFIG, RECIPE, CARD, WEIGHTS) or Path(name).name != name or name.startswith("."):
+        if name in (CONFIG, RECIPE, CARD, WEIGHTS, SUMS) or Path(name).name != name or name.startswith("."):
             raise FormatError(f"cannot write a tokenizer file called {name[:80]!r}")
     return dict(files)

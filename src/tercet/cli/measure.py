@@ -169,8 +169,10 @@ def verify(
 
 
 def _verify_text(result: dict[str, Any]) -> str:
+    every = "of every file" if result["sealed"] else "of the weights; the other files have none, pack again to get them"
     lines = [
-        f"checksums and codes: ok, {result['matrices']} packed matrices"
+        f"checksums: ok, {every}",
+        f"codes: ok, {result['matrices']} packed matrices"
         + (f", {result['transforms']} rotations and clips" if result["transforms"] else ""),
         f"instruction sets checked: {', '.join(result['isas'])}",
         f"exact kernels against the numpy reference: {result['mismatches']} of {result['checks']} differ",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,28 +19,26 @@ __all__ = ["chat", "generate"]
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Packed folder of a language model.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Number of tokens to generate at most.")]
-Temperature = Annotated[
-    float,
-    typer.Option("--temperature", min=0, max=100, help="Sampling temperature; 0 always takes the likeliest token."),
-]
-TopK = Annotated[int, typer.Option("--top-k", min=0, help="Sample among this many likeliest tokens; 0 takes all.")]
-TopP = Annotated[
-    float, typer.Option("--top-p", min=0, max=1, help="Sample among the likeliest tokens of this total probability.")
-]
-MinP = Annotated[
-    float, typer.Option("--min-p", min=0, max=1, help="Drop tokens less likely than this times the best one.")
-]
-Penalty = Annotated[
-    float,
-    typer.Option(
-        "--repetition-penalty", min=0.01, max=100, help="Penalty on tokens that came before; above 1 repeats less."
-    ),
-]
+TEMPERATURE = typer.Option(
+    "--temperature", min=0, max=100, help="Sampling temperature; 0 always takes the likeliest token."
+)
+TOP_K = typer.Option("--top-k", min=0, help="Sample among this many likeliest tokens; 0 takes all.")
+TOP_P = typer.Option("--top-p", min=0, max=1, help="Sample among the likeliest tokens of this total probability.")
+MIN_P = typer.Option("--min-p", min=0, max=1, help="Drop tokens less likely than this times the best one.")
+PENALTY = typer.Option(
+    "--repetition-penalty", min=0.01, max=100, help="Penalty on tokens that came before; above 1 repeats less."
+)
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same text.")]
 Speculate = Annotated[
     bool,
     typer.Option(
         "--speculate/--no-speculate", help="Compute likely tokens ahead where that is faster; the text stays the same."
+    ),
+]
+TemplateArg = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-arg", metavar="NAME=VALUE", help="Argument for the chat template, may be given several times."
     ),
 ]
 Stop = Annotated[list[str] | None, typer.Option("--stop", help="Text to stop before, may be given several times.")]
@@ -49,11 +48,11 @@ def generate(
     folder: Folder,
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads standard input.")],
     max_tokens: MaxTokens = 128,
-    temperature: Temperature = 0.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    min_p: MinP = 0.0,
-    repetition_penalty: Penalty = 1.0,
+    temperature: Annotated[float, TEMPERATURE] = 0.0,
+    top_k: Annotated[int, TOP_K] = 0,
+    top_p: Annotated[float, TOP_P] = 1.0,
+    min_p: Annotated[float, MIN_P] = 0.0,
+    repetition_penalty: Annotated[float, PENALTY] = 1.0,
     seed: Seed = 0,
     stop: Stop = None,
     speculate: Speculate = True,
@@ -62,9 +61,11 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Continue a text, printed as it is generated."""
-    from tercet.runtime import Engine, Tokenizer
+    from tercet.runtime import Engine, Sampling, Tokenizer
 
-    sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
+    sampling = _checked(
+        lambda: Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens),
+    )
     text = sys.stdin.read().removeprefix("\ufeff") if prompt == "-" else prompt
     engine, tokenizer = Engine.open(folder, threads=threads, kv=kv), Tokenizer.open(folder)
     ids = tokenizer.encode(text)
@@ -80,13 +81,14 @@ def chat(
     folder: Folder,
     system: Annotated[str | None, typer.Option("--system", help="System message at the beginning of the chat.")] = None,
     max_tokens: MaxTokens = 512,
-    temperature: Temperature = 0.0,
-    top_k: TopK = 0,
-    top_p: TopP = 1.0,
-    min_p: MinP = 0.0,
-    repetition_penalty: Penalty = 1.0,
+    temperature: Annotated[float | None, TEMPERATURE] = None,
+    top_k: Annotated[int | None, TOP_K] = None,
+    top_p: Annotated[float | None, TOP_P] = None,
+    min_p: Annotated[float | None, MIN_P] = None,
+    repetition_penalty: Annotated[float | None, PENALTY] = None,
     seed: Seed = 0,
     stop: Stop = None,
+    template_arg: TemplateArg = None,
     speculate: Speculate = True,
     kv: Kv = "float16",
     threads: Threads = None,
@@ -94,30 +96,47 @@ def chat(
 ) -> None:
     """Talk with a model by its own chat template.
 
-    Each line is a message; Ctrl-D ends. With --json, each reply is one object.
+    Each line is a message; Ctrl-D ends. Sampling is what the model's makers recommend (generation_config.json) where no
+    option says otherwise, and greedy where they say nothing. With --json, each reply is one object.
     """
-    from tercet.runtime import Engine, Tokenizer
+    from tercet.runtime import Engine, Sampling, Tokenizer
 
-    sampling = _sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed, max_tokens)
+    arguments = _arguments(template_arg or [])
+    chosen = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    chosen |= {"repetition_penalty": repetition_penalty, "seed": seed, "max_tokens": max_tokens}
+    sampling = _checked(lambda: Sampling.of(folder, **chosen))
     engine, tokenizer = Engine.open(folder, threads=threads, kv=kv), Tokenizer.open(folder)
     messages = [{"role": "system", "content": system}] if system else []
     sequence = engine.new_sequence()  # what earlier turns computed is not computed again
     for line in _lines():
         messages.append({"role": "user", "content": line})
-        reply = Reply(engine, tokenizer, tokenizer.apply_chat(messages), sampling, stop or [], speculate, sequence)
+        prompt = tokenizer.apply_chat(messages, arguments=arguments)
+        reply = Reply(engine, tokenizer, prompt, sampling, stop or [], speculate, sequence)
         _stream(reply, show=not as_json)
         if as_json:
             emit({"text": reply.text, "tokens": reply.tokens, "prompt_tokens": reply.prompt_tokens}, True, str)
         messages.append({"role": "assistant", "content": reply.text})
 
 
-def _sampling(*settings: Any) -> Sampling:
-    from tercet.runtime import Sampling
-
+def _checked(make: Callable[[], Sampling]) -> Sampling:
     try:
-        return Sampling(*settings)
+        return make()
     except EngineError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _arguments(given: list[str]) -> dict[str, Any]:
+    """What --template-arg says: JSON where it is JSON, else text."""
+    arguments: dict[str, Any] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"--template-arg {item[:80]!r}: give a name and a value, as enable_thinking=false")
+        try:
+            arguments[name] = json.loads(value)
+        except ValueError:
+            arguments[name] = value
+    return arguments
 
 
 class Reply:

@@ -1,6 +1,6 @@
 """Is a packed folder whole, and does this CPU compute it right?
 
-    checksums and codes      the file is what was written
+    checksums and codes      every file of the folder is what was written
     integer kernels          every packed matrix, every instruction set of this CPU: bit-equal to numpy
     rotations and clips      likewise, where the model has them
     float kernels            the same matrices with float activations, against the float reference
@@ -52,6 +52,7 @@ class Verification:
             mismatches: those not bit-equal.
         layer_error: worst relative error of a matrix product with float activations, and worst_layer where.
         isas: instruction sets checked.
+        sealed: whether the folder has checksums of all its files, which then are right; else of its tensors alone.
     """
 
     ok: bool
@@ -66,6 +67,7 @@ class Verification:
     layer_error: float
     worst_layer: str
     isas: tuple[str, ...]
+    sealed: bool
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -119,6 +121,7 @@ def verify(
         layer_error=layers[worst],
         worst_layer=worst,
         isas=isas,
+        sealed=artifact.sealed,
     )
 
 

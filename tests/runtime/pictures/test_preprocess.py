@@ -183,7 +183,7 @@ def test_a_packed_folder_says_how_pictures_are_prepared(tmp_path: Any) -> None:
     with pytest.raises(FormatError, match=r"preprocessor_config\.json: no such file"):
         Preprocessor.open(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("[]")
-    with pytest.raises(FormatError, match="no JSON object"):
+    with pytest.raises(FormatError, match="not a JSON object"):
         Preprocessor.open(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"crop_size": 10}))
     assert Preprocessor.open(tmp_path).crop == (10, 10)

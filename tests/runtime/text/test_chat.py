@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
@@ -51,6 +52,23 @@ ATTACKS = {
     "syntax": "{% for",
     "its own refusal": "{{ raise_exception('no system role') }}",
 }
+
+
+def test_a_long_error_is_cut_by_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller has no cap of memory."""
+    answers: list[bytes] = []
+    run = subprocess.run
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        done = run(*arguments, **options)
+        answers.append(done.stdout)
+        return done
+
+    monkeypatch.setattr(subprocess, "run", watched)
+    for size in (10**6, 10**7):
+        with pytest.raises(FormatError, match="a ba b"):
+            render(f"{{{{ raise_exception('a b' * {size}) }}}}", {"messages": []})
+    assert max(map(len, answers)) < 3000
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

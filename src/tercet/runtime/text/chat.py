@@ -40,7 +40,12 @@ def render(template: str, variables: Mapping[str, Any], *, seconds: int = SECOND
     command = [sys.executable, "-I", str(WORKER)]
     try:
         done = subprocess.run(
-            command, input=json.dumps(job).encode(), capture_output=True, timeout=4 * seconds, check=False
+            command,
+            input=json.dumps(job).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=4 * seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise FormatError(f"chat template: not rendered within {4 * seconds} s; use a plain prompt") from None

@@ -6,9 +6,12 @@ In transformers' order: repetition penalty over prompt and answer, temperature, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 from tercet import _native
+from tercet.artifact import CONFIG, ModelFolder
 from tercet.errors import EngineError
 
 __all__ = ["Sampling"]
@@ -51,6 +54,20 @@ class Sampling:
         value = getattr(self, name)
         if not ok or (isinstance(value, float) and not math.isfinite(value)):
             raise EngineError(f"sampling: {name} is {value}; it must be {rule}")
+
+    @classmethod
+    def of(cls, folder: str | Path, **chosen: Any) -> Sampling:
+        """As the makers of a packed model sample from it; greedy where they do not say.
+
+        Args:
+            chosen: fields that go before what the folder says; None leaves it to the folder.
+
+        Raises FormatError where config.json is missing or damaged, EngineError as the class.
+        """
+        said = ModelFolder(folder).json(CONFIG).get("generation")
+        known = [field.name for field in fields(cls)]
+        made = {name: said[name] for name in known if name in said} if isinstance(said, dict) else {}
+        return cls(**made | {name: value for name, value in chosen.items() if value is not None})
 
     def sampler(self, vocab_size: int, isa: str = "") -> _native.Sampler:
         """A fresh native sampler: its random numbers start from the seed. `isa` changes speed, no token."""

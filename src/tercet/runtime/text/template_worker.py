@@ -12,6 +12,8 @@ import resource
 import sys
 from typing import Any
 
+MOST_OF_AN_ERROR = 2000  # characters: a template can raise a text as long as it may write, and the reader has no cap
+
 
 def main() -> None:
     job = json.load(sys.stdin)
@@ -28,6 +30,8 @@ def main() -> None:
         answer = {"error": str(error.message or type(error).__name__)}
     except Exception as error:  # a template can raise what it likes
         answer = {"error": f"{type(error).__name__}: {error}"}
+    if "error" in answer:
+        answer["error"] = answer["error"][:MOST_OF_AN_ERROR]
     json.dump(answer, sys.stdout)
 
 
