@@ -94,7 +94,7 @@ def test_auto_map_runs_nothing(folder: Path) -> None:
     source.pretrained()
     edit(folder, model_type="evil", **settings)
     with pytest.raises(ModelError):
-        resolve(str(folder)).model()
+        resolve(str(folder)).pretrained()
     assert not ran.exists()
 
 
@@ -155,7 +155,7 @@ def test_an_adapter_is_refused(folder: Path) -> None:
 def test_missing_weights_are_not_made_up(folder: Path) -> None:
     edit(folder, num_hidden_layers=3)
     with pytest.raises(FormatError, match="tensors missing"):
-        resolve(str(folder)).model()
+        resolve(str(folder)).pretrained()
 
 
 def test_what_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ class Source:
     @cached_property
     def model(self) -> Model:
         """What the config describes. Raises ModelError where it is not supported."""
-        return self.model
+        return families.model(self.config)
 
     def tensors(self) -> Mapping[str, NDArray[np.float32]]:
         """float32 tensors by the names and in the shapes of `model.weights`, each read from the file when asked for."""

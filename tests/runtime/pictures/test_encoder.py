@@ -42,7 +42,7 @@ def test_a_folder_gives_what_its_tensors_give(family: str, tmp_path: Path) -> No
     parts: dict[str, Any] = {"tokenizer_files": {}, "recipe": {}, "card": "", "generation": {}, "source": {}}
     artifact.save(tmp_path / "m", model=config, tensors=tensors, calibration={}, **parts)
     encoder = Encoder.open(tmp_path / "m", check=True)
-    assert (encoder.dim, encoder.context) == (towers.dim, towers.text.context)
+    assert (encoder.dim, encoder.context) == (towers.image.widths["embedding"], towers.text.context)
     assert encoder.image_size == (towers.pixels.size, towers.pixels.size)
     assert encoder.logit_scale == pytest.approx(float(np.exp(tensors[towers.scale][0])))
     direct, pixels, ids = Encoder(towers, tensors), tiny.pixels(size=towers.pixels.size), tiny.texts()
@@ -146,15 +146,15 @@ def _changed(program: Program, which: str, **fields: Any) -> Program:
 def test_programs_that_are_refused(kind: str, fields: dict[str, Any], message: str) -> None:
     towers, tensors, _ = tiny_packed.towers()
     with pytest.raises(EngineError, match=message):
-        Encoder(replace(towers, image=_changed(towers.image, kind, **fields)), tensors)
+        Encoder(tiny.with_part(towers, "image", _changed(towers.image, kind, **fields)), tensors)
 
 
 def test_a_table_of_too_few_positions_is_refused() -> None:
     towers, tensors, _ = tiny_packed.towers()
     with pytest.raises(EngineError, match="positions"):
-        Encoder(replace(towers, text=replace(towers.text, context=15)), tensors)
+        Encoder(tiny.with_part(towers, "text", replace(towers.text, context=15)), tensors)
     with pytest.raises(EngineError, match="context"):
-        Encoder(replace(towers, text=replace(towers.text, context=2**40)), tensors)
+        Encoder(tiny.with_part(towers, "text", replace(towers.text, context=2**40)), tensors)
 
 
 def test_a_sum_of_different_rows_is_refused() -> None:
@@ -163,7 +163,7 @@ def test_a_sum_of_different_rows_is_refused() -> None:
     index = next(i for i, op in enumerate(ops) if op.kind == "pick")
     ops.insert(index + 1, Op("add", ("y", "h"), "y"))
     with pytest.raises(EngineError, match="different rows"):
-        Encoder(replace(towers, image=replace(towers.image, ops=tuple(ops))), tensors)
+        Encoder(tiny.with_part(towers, "image", replace(towers.image, ops=tuple(ops))), tensors)
 
 
 def test_what_has_to_be_converted_waits_until_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
