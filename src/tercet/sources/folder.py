@@ -23,7 +23,7 @@ from tercet.artifact import strict_json
 from tercet.errors import FormatError, ModelError
 from tercet.program import Model
 from tercet.sources.open_clip import config as open_clip
-from tercet.sources.open_clip.names import renamed
+from tercet.sources.open_clip.names import Renamed, renamed
 from tercet.sources.tensors import Tensors
 from tercet.sources.views import views
 
@@ -67,7 +67,8 @@ class Source:
 
     def tensors(self) -> Mapping[str, NDArray[np.float32]]:
         """float32 tensors by the names and in the shapes of `model.weights`, each read from the file when asked for."""
-        return views(self.model, _stored(self.folder))
+        stored = _stored(self.folder)
+        return views(self.model, stored, stored.shapes)
 
     def pretrained(self) -> PreTrainedModel:
         """The transformers model: float32, eval mode. Raises ModelError where transformers cannot make it."""
@@ -105,7 +106,9 @@ class Source:
 
     def generation(self) -> dict[str, Any]:
         """{"eos_token_id": [ids that end a generation]}, plus bos_token_id where there is one."""
-        settings = {**self.config, **_json(self.folder / "generation_config.json", {})}
+        text = self.config.get("text_config")  # of a model that also sees pictures
+        own = {**text, **self.config} if self.model.kind == "text" and isinstance(text, dict) else self.config
+        settings = {**own, **_json(self.folder / "generation_config.json", {})}
         eos = settings.get("eos_token_id")
         made: dict[str, Any] = {"eos_token_id": [eos] if isinstance(eos, int) else list(eos or [])}
         if isinstance(settings.get("bos_token_id"), int):
@@ -192,7 +195,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return _json(folder / "config.json")
 
 
-def _stored(folder: Path) -> Mapping[str, NDArray[np.float32]]:
+def _stored(folder: Path) -> Tensors | Renamed:
     """Tensors by transformers' names."""
     files = weight_files(folder)
     return renamed(Tensors(files), str(files[0])) if _is_open_clip(folder) else Tensors(files)
