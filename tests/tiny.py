@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-__all__ = ["FAMILIES", "WINDOW", "config", "ids", "model", "peak", "reference", "save_folder", "tokenizer"]
+from tercet import families
+from tercet.sources.views import views
+
+__all__ = [
+    "FAMILIES", "OTHERS", "WINDOW", "config", "draw", "ids", "model", "peak", "reference", "save_folder", "tokenizer",
+]  # fmt: skip
 
 WINDOW = 8
 SHAPE = {
@@ -51,11 +56,45 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "phi": {"num_key_value_heads": 4, "hidden_size": 128, "intermediate_size": 192, "partial_rotary_factor": 0.5},
 }
+PAIRS = {"num_key_value_heads": 4, "hidden_size": 128, "intermediate_size": 192}
+OTHERS: dict[str, dict[str, Any]] = {
+    "cohere": {"logit_scale": 0.5},
+    "cohere2": {"logit_scale": 0.5, "sliding_window": WINDOW, "sliding_window_pattern": 2},
+    "ernie4_5": {"head_dim": 32},
+    "exaone4": {"sliding_window": WINDOW, "sliding_window_pattern": 2},
+    "gemma": {"head_dim": 32},
+    "glm": {"head_dim": 32},
+    "glm4": {"head_dim": 32},
+    "gpt_neox": PAIRS,
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 0.5,
+        "tie_word_embeddings": True,
+    },
+    "helium": {"head_dim": 16},
+    "hunyuan_v1_dense": {
+        "head_dim": 32,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 1.0, "alpha": 1000.0},
+    },
+    "internlm3": {"head_dim": 32, "attention_bias": True, "mlp_bias": True},
+    "ministral": {"head_dim": 32, "sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]},
+    "ministral3": {"head_dim": 32},
+    "olmo": {"clip_qkv": 4.0},
+    "olmo2": {},
+    "olmo3": {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]},
+    "phi3": {"partial_rotary_factor": 0.75, "original_max_position_embeddings": 256},
+    "seed_oss": {"head_dim": 32},
+    "smollm3": {"no_rope_layers": [1, 0]},
+    "stablelm": {**PAIRS, "use_qkv_bias": True},
+    "starcoder2": {"sliding_window": WINDOW},
+}
 
 
 def config(family: str, **overrides: Any) -> dict[str, Any]:
     """What config.json of such a model holds; `overrides` are transformers' names, such as attention_bias=True."""
-    made = AutoConfig.for_model(family, **{**SHAPE, **FAMILIES[family], **overrides})
+    made = AutoConfig.for_model(family, **{**SHAPE, **{**FAMILIES, **OTHERS}[family], **overrides})
     made.architectures = [AutoModelForCausalLM._model_mapping[type(made)].__name__]
     return json.loads(json.dumps(made.to_dict()))
 
@@ -63,10 +102,7 @@ def config(family: str, **overrides: Any) -> dict[str, Any]:
 def model(
     family: str, seed: int = 0, **overrides: Any
 ) -> tuple[PreTrainedModel, dict[str, Any], dict[str, NDArray[np.float32]]]:
-    """The transformers model (float32, eval, eager attention), its config dict, its tensors by state-dict name.
-
-    A tied head is not among the tensors, as in a saved file.
-    """
+    """The transformers model (float32, eval, eager attention), its config dict, its tensors by our names."""
     settings = config(family, **overrides)
     made = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(**settings), attn_implementation="eager", dtype=torch.float32
@@ -74,21 +110,27 @@ def model(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
-            parameter.copy_(_draw(name, parameter, family, generator))
-    tied = settings["tie_word_embeddings"]
+            parameter.copy_(draw(name, parameter, family, generator))
     state = {name: value.numpy().copy() for name, value in made.state_dict().items()}
-    return made.eval(), settings, {n: v for n, v in state.items() if not (tied and n == "lm_head.weight")}
+    return made.eval(), settings, dict(views(families.model(settings), state))
 
 
-def _draw(name: str, like: torch.Tensor, family: str, generator: torch.Generator) -> torch.Tensor:
+SHARP = ("q_proj", "k_proj", "qkv_proj", "query_key_value", "embed", "lm_head")
+
+
+def draw(name: str, like: torch.Tensor, family: str, generator: torch.Generator) -> torch.Tensor:
     if like.dim() == 2:
         noise = torch.randn(like.shape, generator=generator)
-        gain = 2.0 if any(part in name for part in ("q_proj", "k_proj", "embed", "lm_head")) else 1.0
+        gain = 2.0 if any(part in name for part in SHARP) else 1.0
         return noise * (gain * like.shape[1] ** -0.5)
     if name.endswith("bias"):
         return torch.randn(like.shape, generator=generator) * 0.3
-    low = 1.4 if any(part in name for part in ("q_norm", "k_norm", "q_layernorm", "k_layernorm")) else 0.5
-    return low + torch.rand(like.shape, generator=generator) - (1.0 if family == "gemma3_text" else 0.0)
+    low = (
+        1.4
+        if any(part in name for part in ("q_norm", "k_norm", "q_layernorm", "k_layernorm", "query_lay", "key_lay"))
+        else 0.5
+    )
+    return low + torch.rand(like.shape, generator=generator) - (1.0 if family.startswith("gemma") else 0.0)
 
 
 def ids(count: int = 40, vocab: int = SHAPE["vocab_size"], seed: int = 0) -> NDArray[np.int64]:

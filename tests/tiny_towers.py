@@ -8,6 +8,7 @@ last pixels fill no patch.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 import tiny
 from tercet import families
+from tercet.program import Model, Program
 from tercet.sources.views import views
 
-__all__ = ["END", "FAMILIES", "config", "draw", "model", "peak", "pixels", "reference", "save_folder", "texts"]
+__all__ = [
+    "END", "FAMILIES", "config", "draw", "model", "peak", "pixels", "reference", "save_folder", "texts", "with_part",
+]  # fmt: skip
 
 END = 90  # the id of a text's end; larger ones exist
 TEXT = {
@@ -84,6 +88,11 @@ def draw(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Ten
     if name.endswith("bias"):
         return noise * 0.3 - (1.5 if "fc1" in name else 0)
     return 0.5 + torch.rand(like.shape, generator=generator)
+
+
+def with_part(model: Model, part: str, program: Program) -> Model:
+    """The model with another program for its "image" or "text"."""
+    return replace(model, parts={**model.parts, part: program})
 
 
 def save_folder(path: Path, family: str, **parts: dict[str, Any]) -> Path:

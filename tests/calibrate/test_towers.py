@@ -22,7 +22,7 @@ def _towers(family: str) -> list[tuple[Program, Any, NDArray[Any], NDArray[Any]]
     """Program, tensors, rows to calibrate on and others, of each tower."""
     _, config, tensors = tiny_towers.model(family)
     made = families.model(config)
-    pictures = [patches(tiny_towers.pixels(count, seed=seed), made.patch_size) for seed, count in ((1, 96), (2, 8))]
+    pictures = [patches(tiny_towers.pixels(count, seed=seed), made.pixels.patch) for seed, count in ((1, 96), (2, 8))]
     texts = [tiny_towers.texts(count, seed=seed) for seed, count in ((1, 192), (2, 8))]
     return [(made.image, tensors, *pictures), (made.text, tensors, *texts)]
 

@@ -172,7 +172,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3_text", {"use_bidirectional_attention": True}, "only causal"),
     ("llama", {"quantization_config": {"quant_method": "gptq"}}, "give the original model"),
     ("qwen3", {"num_experts": 8}, "mixtures of experts"),
-    ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "a causal language model"),
+    ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "one that ends with ForCausalLM"),
     ("llama", {"hidden_act": "relu2"}, "hidden_act is 'relu2'; it must be one of silu"),
     ("llama", {"hidden_size": 63, "head_dim": None}, "hidden_size is 63; it must be a multiple of num_attention_heads"),
     ("llama", {"num_key_value_heads": 3}, "num_key_value_heads is 3; it must be a divisor"),

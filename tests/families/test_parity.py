@@ -19,7 +19,7 @@ GEMMA_LINEAR = {
 }
 EIGHT = np.linspace(1.0, 3.0, 8).tolist()
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{family: (family, {}) for family in tiny.FAMILIES},
+    **{family: (family, {}) for family in (*tiny.FAMILIES, *tiny.OTHERS)},
     "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama-mlp-bias": ("llama", {"mlp_bias": True}),
     "llama-untied": ("llama", {"tie_word_embeddings": False}),
@@ -75,7 +75,6 @@ def test_logits_are_those_of_transformers(case: str) -> None:
     assert len(ids) > 4 * tiny.WINDOW
 
     program = families.model(config).text
-    assert set(program.weights) == set(tensors)
     assert {name: weight.shape for name, weight in program.weights.items()} == {n: t.shape for n, t in tensors.items()}
     error = np.abs(interpreter.logits(program, tensors, ids) - wanted).max() / np.abs(wanted).max()
     assert error < 2e-5  # the exact and the tanh GELU differ by 7e-4

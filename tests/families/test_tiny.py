@@ -26,7 +26,7 @@ def test_a_saved_folder_is_the_model(family: str, tmp_path: Path) -> None:
     folder = tiny.save_folder(tmp_path / "model", family)
     loaded = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     assert np.array_equal(tiny.reference(loaded, tiny.ids()), tiny.reference(made, tiny.ids()))
-    program = families.program(json.loads((folder / "config.json").read_text()))
+    program = families.model(json.loads((folder / "config.json").read_text())).text
     assert set(program.weights) == set(tensors)
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

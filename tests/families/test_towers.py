@@ -55,7 +55,7 @@ def test_embeddings_are_those_of_transformers(case: str) -> None:
 
     assert set(towers.weights) == set(tensors)
     assert {name: weight.shape for name, weight in towers.weights.items()} == {n: t.shape for n, t in tensors.items()}
-    assert towers.dim == image.shape[1] == text.shape[1]
+    assert towers.image.widths["embedding"] == image.shape[1] == text.shape[1]
     ours = found(towers, tensors)
     assert relative(ours[0], image) < 1e-5
     assert relative(ours[1], text) < 1e-5
@@ -85,11 +85,11 @@ def test_a_text_without_an_end_is_taken_at_its_first_token() -> None:
 def test_behind_the_last_attention_one_row_is_enough(family: str, tower: str, saves: bool) -> None:
     _, config, tensors = tiny.model(family)
     towers = families.model(config)
-    program = getattr(towers, tower)
+    program = towers.parts[tower]
     narrow = families.narrowed(program)
     assert (narrow is not program) == saves
     index = ("image", "text").index(tower)
-    assert relative(found(replace(towers, **{tower: narrow}), tensors)[index], found(towers, tensors)[index]) < 1e-6
+    assert relative(found(tiny.with_part(towers, tower, narrow), tensors)[index], found(towers, tensors)[index]) < 1e-6
     rows = patches(tiny.pixels(1), towers.pixels.patch)[0] if tower == "image" else tiny.texts(1)[0]
     assert not saves or all(
         len(result) == 1
@@ -197,7 +197,7 @@ def test_switched_off_it_shows(case: str) -> None:
     towers = families.model(config)
     index = ("image", "text").index(tower)
     before = found(towers, tensors)[index]
-    after = found(replace(towers, **{tower: switch(getattr(towers, tower))}), tensors)[index]
+    after = found(tiny.with_part(towers, tower, switch(towers.parts[tower])), tensors)[index]
     assert relative(after, before) > 1e-2
 
 

@@ -94,7 +94,7 @@ def test_auto_map_runs_nothing(folder: Path) -> None:
     source.pretrained()
     edit(folder, model_type="evil", **settings)
     with pytest.raises(ModelError):
-        resolve(str(folder)).model()
+        resolve(str(folder)).pretrained()
     assert not ran.exists()
 
 

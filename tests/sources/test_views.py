@@ -186,7 +186,7 @@ def test_tensors_that_compute_something_else_are_refused(tmp_path: Path) -> None
     resolve(str(folder))
     save_file({**state, "visual.proj": torch.ones(64, 41)}, path)
     with pytest.raises(FormatError, match=r"visual_projection\.weight is \[41, 64\]; the config says \[40, 64\]"):
-        resolve(str(folder)).tensors()["visual_projection.weight"]
+        resolve(str(folder)).tensors()
 
 
 def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -195,9 +195,8 @@ def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
     state = load_file(path)
     for stored in ("visual.ln_pre.bias", "transformer.resblocks.0.attn.in_proj_weight"):
         save_file({name: value for name, value in state.items() if name != stored}, path)
-        tensors = resolve(str(folder)).tensors()
         with pytest.raises(FormatError, match=r"the model has no tensor .*; it is incomplete"):
-            dict(tensors)
+            resolve(str(folder)).tensors()
 
 
 def test_pickles_are_refused_there_too(tmp_path: Path) -> None:

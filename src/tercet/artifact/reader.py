@@ -80,7 +80,7 @@ class Artifact:
         return artifact
 
     def verify(self) -> None:
-        """Raises FormatError at the first tensor or file that is not what was written, or a tensor of codes that mean nothing.
+        """Raises FormatError at the first tensor or file that is not what was written, or whose codes mean nothing.
 
         Folders of earlier versions have checksums of their tensors alone (`sealed`).
         """

@@ -10,8 +10,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from tercet.errors import ModelError
-from tercet.families import clip, gemma3, llama, mistral, phi, qwen2, qwen3, siglip
+from tercet.families import (
+    clip,
+    cohere,
+    ernie4_5,
+    exaone4,
+    gemma,
+    gemma3,
+    glm,
+    gpt_neox,
+    granite,
+    helium,
+    hunyuan,
+    internlm3,
+    llama,
+    ministral,
+    mistral,
+    olmo,
+    phi,
+    phi3,
+    qwen2,
+    qwen3,
+    seed_oss,
+    siglip,
+    smollm3,
+    stablelm,
+    starcoder2,
+)
 from tercet.families.family import Family
+from tercet.families.multimodal import MULTIMODAL, text_config, text_part
 from tercet.families.narrow import narrowed
 from tercet.families.settings import Settings
 from tercet.program import Model
@@ -25,6 +52,31 @@ FAMILIES: dict[str, Family] = {
     "qwen3": qwen3.FAMILY,
     "gemma3_text": gemma3.FAMILY,
     "phi": phi.FAMILY,
+    "cohere": cohere.FAMILY,
+    "cohere2": cohere.FAMILY2,
+    "ernie4_5": ernie4_5.FAMILY,
+    "exaone4": exaone4.FAMILY,
+    "gemma": gemma.FAMILY,
+    "glm": glm.FAMILY,
+    "glm4": glm.FAMILY4,
+    "gpt_neox": gpt_neox.FAMILY,
+    "granite": granite.FAMILY,
+    "helium": helium.FAMILY,
+    "hunyuan_v1_dense": hunyuan.FAMILY,
+    "internlm3": internlm3.FAMILY,
+    "ministral": ministral.FAMILY,
+    "ministral3": ministral.FAMILY3,
+    "olmo": olmo.FAMILY,
+    "olmo2": olmo.FAMILY2,
+    "olmo3": olmo.FAMILY3,
+    "phi3": phi3.FAMILY,
+    "qwen2_vl_text": qwen2.FAMILY,
+    "qwen2_5_vl_text": qwen2.FAMILY,
+    "qwen3_vl_text": qwen3.FAMILY,
+    "seed_oss": seed_oss.FAMILY,
+    "smollm3": smollm3.FAMILY,
+    "stablelm": stablelm.FAMILY,
+    "starcoder2": starcoder2.FAMILY,
     "clip": clip.FAMILY,
     "siglip": siglip.FAMILY,
 }
@@ -57,8 +109,10 @@ def model(config: Mapping[str, Any]) -> Model:
     model_type = settings.raw("model_type")
     if model_type == "siglip2":
         raise ModelError("config.json: SigLIP 2's NaFlex variant is not supported; take one of a fixed picture size")
+    if isinstance(model_type, str) and model_type in MULTIMODAL:
+        return text_part(model(text_config(settings, MULTIMODAL[model_type])))
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise settings.error("model_type", "a supported one: " + ", ".join(FAMILIES))
+        raise settings.error("model_type", "a supported one: " + ", ".join([*FAMILIES, *MULTIMODAL]))
     family = FAMILIES[model_type]
     _refuse(settings, "config.json")
     for part in family.configs:

@@ -39,18 +39,23 @@ class Builder:
         self.blocks.append(tuple(op.weight for op in self.ops[self._first :] if op.kind == "linear"))
         self.transforms = NONE
 
-    def rotate(self, buffer: str) -> None:
-        """The input of a block's linears, where the model's are rotated."""
+    def rotate(self, buffer: str, target: str = "") -> str:
+        """The input of a block's linears, where the model's are rotated: in place, or into `target`.
+
+        Returns the buffer that the linears read.
+        """
         width, chosen = self.widths[buffer], self.transforms.rotate
         if chosen is None:
-            return
+            return buffer
         block = chosen or largest_block(width)
         if width % block:
             raise ModelError(
                 f"config.json: tercet: rotate is {block}; it must divide the width of each linear: {width}"
             )
-        if block > 1:
-            self.op("rotate", (buffer,), buffer, width, dim=block)
+        if block == 1:
+            return buffer
+        self.op("rotate", (buffer,), target or buffer, width, dim=block)
+        return target or buffer
 
     def clip(self, *buffers: str) -> None:
         """The results of a block's linears, where the model's are clipped."""

@@ -1,135 +1,69 @@
 """Decoder-only transformers as data: one `DecoderSpec`, one `build`, for every family.
 
     x = embed(ids)
-    per block, sequential:  x += [norm](attention(norm(x)));  x += [norm](mlp(norm(x)))    [norm]: sandwich norms
-               parallel:    x += attention(h) + mlp(h), h = norm(x)
+    per block, sequential:  x += [norm](attention([norm](x)));  x += [norm](mlp([norm](x)))    one of both norms or both
+               parallel:    x += attention(h) + mlp(g), h = norm(x), g = h or another norm(x)
     logits = head(norm(x))
 
-What differs between families is a field of the spec; a family's file only says how its config words map to the fields.
-Tensor names are those of transformers' state dicts.
+What differs between families is a field of the spec (`tercet.families.spec`); a family's file only says how its config
+words map to the fields. Tensor names are those of Llama in transformers, whatever an original calls them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
-from tercet.errors import ModelError
 from tercet.families.builder import Builder
 from tercet.families.family import Family
-from tercet.families.rope import MAX_CONTEXT
 from tercet.families.settings import Settings
+from tercet.families.spec import NO_ROPE, DecoderSpec
 from tercet.families.transforms import NONE, Transforms, read_transforms
-from tercet.program import Function, Model, Program, Rope, Weight
+from tercet.program import Model, Original, Program, Stored, Weight
 
-__all__ = ["ACTIVATIONS", "DecoderSpec", "Shape", "build", "decoder", "read_shape"]
+__all__ = ["build", "decoder"]
 
-MAX_COLUMNS = 1 << 18  # of a matrix: far above any model, below what int32 sums of a row can hold
-
-ACTIVATIONS: dict[str, Function] = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
+# Names of the norms in front of attention, behind it, in front of the MLP, behind it; None: there is none.
+NORMS: dict[str, tuple[str | None, str | None, str | None, str | None]] = {
+    "before": ("input_layernorm", None, "post_attention_layernorm", None),
+    "after": (None, "post_attention_layernorm", None, "post_feedforward_layernorm"),
+    "both": (
+        "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
+    ),
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The sizes every decoder has. `inner` is the MLP's width, `positions` the config's max_position_embeddings."""
-
-    vocab: int
-    width: int
-    inner: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    positions: int
-
-
-@dataclass(frozen=True, eq=False)
-class DecoderSpec:
-    """A decoder.
-
-    Attributes:
-        windows: per layer, keys a token sees; 0 means all before it.
-        ropes: the sets of frequencies; `layer_ropes` says which one a layer uses.
-        norm_offset: added to RMSNorm weights.
-        qk_norms: names of the norms of each query and key head.
-        sandwich: a norm after attention and after the MLP too, before each joins the residual.
-        parallel: attention and MLP read the same norm and join the residual together.
-        mlp: names of its matrices; three are gated (gate, up, down), two are not.
-        attention_factor: multiplies q.k.
-    """
-
-    family: str
-    shape: Shape
-    context: int
-    windows: tuple[int, ...]
-    ropes: tuple[Rope, ...]
-    layer_ropes: tuple[int, ...]
-    function: Function
-    eps: float
-    tied: bool
-    attention_factor: float
-    embedding_factor: float = 1.0
-    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
-    norm_offset: float = 0.0
-    qk_norms: tuple[str, str] | None = None
-    sandwich: bool = False
-    parallel: bool = False
-    qkv_bias: bool = False
-    out_bias: bool = False
-    mlp_bias: bool = False
-    head_bias: bool = False
-    out: str = "o_proj"
-    mlp: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    final_norm: str = "model.norm"
-
-
-def read_shape(config: Settings) -> Shape:
-    """The sizes of a config, each within what the engine can hold; ModelError otherwise."""
-    heads = config.integer("num_attention_heads", 1, 1024)
-    width = config.integer("hidden_size", 2, 1 << 17)
-    kv_heads = heads
-    if config.raw("num_key_value_heads") is not None:
-        kv_heads = config.integer("num_key_value_heads", 1, heads)
-    if heads % kv_heads:
-        raise config.error("num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
-    if config.raw("head_dim") is not None:
-        head_dim = config.integer("head_dim", 2, 1024)
-    elif width % heads or width // heads > 1024:
-        raise config.error("hidden_size", f"a multiple of num_attention_heads ({heads}), at most 1024 for each head")
-    else:
-        head_dim = width // heads
-    if head_dim % 2 or heads * head_dim > MAX_COLUMNS:
-        raise ModelError(
-            f"config.json: {heads} heads of {head_dim} columns; head_dim must be even, all of them <= {MAX_COLUMNS}"
-        )
-    return Shape(
-        vocab=config.integer("vocab_size", 1, 1 << 22),
-        width=width,
-        inner=config.integer("intermediate_size", 1, MAX_COLUMNS),
-        layers=config.integer("num_hidden_layers", 1, 1024),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        positions=config.integer("max_position_embeddings", 2, MAX_CONTEXT),
-    )
-
-
-def decoder(title: str, defaults: Mapping[str, Any], spec: Callable[[Settings], DecoderSpec]) -> Family:
+def decoder(
+    title: str, defaults: Mapping[str, Any], spec: Callable[[Settings], DecoderSpec], unused: tuple[str, ...] = ()
+) -> Family:
     """A family of decoders; `spec` reads a config."""
 
     def make(config: Settings) -> Model:
         made = spec(config)
-        return Model(made.family, {"text": build(made, read_transforms(config, made.shape.layers))})
+        program = build(made, read_transforms(config, made.shape.layers))
+        return Model(made.family, {"text": program}, original=original(made, program))
 
-    return Family(title, make, "ForCausalLM", defaults)
+    return Family(title, make, "ForCausalLM", defaults, unused=unused)
+
+
+def original(spec: DecoderSpec, program: Program) -> Original:
+    """Where the original keeps the tensors of the program that `spec` gave."""
+    names = [*program.weights, "lm_head.weight"]  # a tied head may be stored all the same
+    found = {name: stored for name in names if (stored := _stored(spec.stored, name)) is not None}
+    return Original(found, (spec.root, ""))
+
+
+def _stored(modules: Mapping[str, Stored], name: str) -> Stored | None:
+    module, _, parameter = name.rpartition(".")
+    before, inner = "", module
+    if module.startswith("model.layers."):
+        layer, _, inner = module.removeprefix("model.layers.").partition(".")
+        before = f"model.layers.{layer}."
+    if inner not in modules:
+        return None
+    where = modules[inner]
+    return replace(where, name=f"{before}{where.name}.{parameter}" if where.name else "")
 
 
 def build(spec: DecoderSpec, transforms: Transforms = NONE) -> Program:
@@ -151,7 +85,10 @@ class _Builder(Builder):
         self.op("embed", ("ids",), "x", shape.width, weight=embedding, factor=spec.embedding_factor)
         for layer in range(shape.layers):
             self.begin_block()
-            self.block(layer, f"model.layers.{layer}")
+            if spec.parallel:
+                self.parallel(layer, f"model.layers.{layer}")
+            else:
+                self.sequential(layer, f"model.layers.{layer}")
             self.end_block()
         self.normalize("x", "h", spec.final_norm)
         head = embedding if spec.tied else "lm_head.weight"
@@ -169,38 +106,52 @@ class _Builder(Builder):
             context=spec.context,
         )
 
-    def block(self, layer: int, name: str) -> None:
-        spec = self.spec
-        self.normalize("x", "h", f"{name}.input_layernorm")
-        self.rotate("h")
-        self.attention(layer, f"{name}.self_attn")
-        if spec.parallel:
-            self.mlp(f"{name}.mlp", "z")
-            self.op("add", ("y", "z"), "y", spec.shape.width)
-            self.op("add", ("y", "x"), "x", spec.shape.width)
-            return
-        if spec.sandwich:
-            self.normalize("y", "y", f"{name}.post_attention_layernorm")
-        self.op("add", ("x", "y"), "x", spec.shape.width)
-        self.normalize("x", "h", f"{name}.{'pre_feedforward' if spec.sandwich else 'post_attention'}_layernorm")
-        self.rotate("h")
-        self.mlp(f"{name}.mlp", "y")
-        if spec.sandwich:
-            self.normalize("y", "y", f"{name}.post_feedforward_layernorm")
-        self.op("add", ("x", "y"), "x", spec.shape.width)
+    def parallel(self, layer: int, name: str) -> None:
+        width = self.spec.shape.width
+        source = self.read(f"{name}.input_layernorm")
+        self.attention(layer, f"{name}.self_attn", source)
+        if self.spec.parallel == 2:
+            source = self.read(f"{name}.post_attention_layernorm")
+        self.mlp(f"{name}.mlp", source, "z")
+        self.op("add", ("y", "z"), "y", width)
+        self.op("add", ("y", "x"), "x", width)
 
-    def attention(self, layer: int, name: str) -> None:
+    def sequential(self, layer: int, name: str) -> None:
+        first, second, third, fourth = (norm and f"{name}.{norm}" for norm in NORMS[self.spec.norms])
+        self.attention(layer, f"{name}.self_attn", self.read(first))
+        self.join(second)
+        self.mlp(f"{name}.mlp", self.read(third), "y")
+        self.join(fourth)
+
+    def read(self, norm: str | None) -> str:
+        """The buffer that the next linears read: x or its norm, rotated where the block's are."""
+        if norm is None:
+            return self.rotate("x", "h")
+        self.normalize("x", "h", norm)
+        return self.rotate("h")
+
+    def join(self, norm: str | None) -> None:
+        """The sum of the residual and y."""
+        if norm is not None:
+            self.normalize("y", "y", norm)
+        self.op("add", ("x", "y"), "x", self.spec.shape.width)
+
+    def attention(self, layer: int, name: str, source: str) -> None:
         spec, shape = self.spec, self.spec.shape
         columns = {"q": shape.heads * shape.head_dim, "k": shape.kv_heads * shape.head_dim}
         columns["v"] = columns["k"]
         for part, width in columns.items():
-            self.linear("h", part, f"{name}.{part}_proj", shape.width, width, spec.qkv_bias)
+            self.linear(source, part, f"{name}.{part}_proj", shape.width, width, spec.qkv_bias)
         self.clip(*columns)
-        for part, norm in zip("qk", spec.qk_norms or (), strict=False):
-            self.normalize(part, part, f"{name}.{norm}", shape.head_dim)
-        for part, heads in (("q", shape.heads), ("k", shape.kv_heads)):
-            rotation: dict[str, Any] = {"heads": heads, "head_dim": shape.head_dim, "rope": spec.layer_ropes[layer]}
-            self.op("rope", (part,), part, columns[part], **rotation)
+        for part in columns if spec.qkv_limit else ():
+            self.op("clip", (part,), part, columns[part], limit=spec.qkv_limit)
+        if spec.qk_norm != "head after rope":
+            self.qk_norms(name, columns)
+        rope = spec.layer_ropes[layer]
+        for part, heads in (("q", shape.heads), ("k", shape.kv_heads)) if rope != NO_ROPE else ():
+            self.op("rope", (part,), part, columns[part], heads=heads, head_dim=shape.head_dim, rope=rope)
+        if spec.qk_norm == "head after rope":
+            self.qk_norms(name, columns)
         self.op(
             "attention",
             ("q", "k", "v"),
@@ -217,12 +168,17 @@ class _Builder(Builder):
         self.linear("a", "y", f"{name}.{spec.out}", columns["q"], shape.width, spec.out_bias)
         self.clip("y")
 
-    def mlp(self, name: str, output: str) -> None:
+    def qk_norms(self, name: str, columns: Mapping[str, int]) -> None:
+        for part, norm in zip("qk", self.spec.qk_norms or (), strict=False):
+            whole = self.spec.qk_norm == "whole"
+            self.normalize(part, part, f"{name}.{norm}", columns[part] if whole else self.spec.shape.head_dim)
+
+    def mlp(self, name: str, source: str, output: str) -> None:
         spec, inner, width = self.spec, self.spec.shape.inner, self.spec.shape.width
         *into, back = spec.mlp
         buffers = ("gate", "up")[: len(into)]
         for buffer, part in zip(buffers, into, strict=True):
-            self.linear("h", buffer, f"{name}.{part}", width, inner, spec.mlp_bias)
+            self.linear(source, buffer, f"{name}.{part}", width, inner, spec.mlp_bias)
         self.clip(*buffers)
         self.op("gated" if len(into) == 2 else "activation", buffers, "inner", inner, function=spec.function)
         self.rotate("inner")
@@ -234,7 +190,7 @@ class _Builder(Builder):
         spec = self.spec
         dim = dim or spec.shape.width
         weight = self.vector(f"{name}.weight", dim)
-        bias = self.vector(f"{name}.bias", dim) if spec.norm == "layernorm" else ""
+        bias = self.vector(f"{name}.bias", dim) if spec.norm == "layernorm" and spec.norm_bias else ""
         width = self.widths.get(target, dim)
         fields: dict[str, Any] = {"weight": weight, "bias": bias, "eps": spec.eps, "dim": dim}
         self.op(spec.norm, (source,), target, width, offset=spec.norm_offset, **fields)

@@ -22,6 +22,7 @@ class Family:
         architecture: what a name in the config's `architectures` ends with.
         defaults: what transformers assumes where a key is absent.
         configs: keys that hold the configs of parts, such as "text_config".
+        unused: keys of its configs that change nothing, beside those that change nothing in any family.
     """
 
     title: str
@@ -29,3 +30,4 @@ class Family:
     architecture: str
     defaults: Mapping[str, Any]
     configs: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()

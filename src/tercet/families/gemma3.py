@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tercet.families.decoder import ACTIVATIONS, DecoderSpec, decoder, read_shape
-from tercet.families.layers import LAYER_TYPES, sliding_layers, windows
-from tercet.families.rope import make_rope, named
+from tercet.families.decoder import decoder
+from tercet.families.layers import layer_rope, sliding_layers, windows
+from tercet.families.rope import make_rope
 from tercet.families.settings import Settings
+from tercet.families.spec import ACTIVATIONS, DecoderSpec, read_shape
 
 __all__ = ["FAMILY"]
 
@@ -31,9 +32,11 @@ DEFAULTS = {
 def spec(config: Settings) -> DecoderSpec:
     shape = read_shape(config)
     pattern = config.integer("sliding_window_pattern", 1, 1 << 20)
-    sliding = sliding_layers(config, shape.layers, lambda layer: (layer + 1) % pattern != 0)
-    full, full_context = make_rope(_rope(config, "full_attention"), shape.head_dim, shape.positions)
-    local, local_context = make_rope(_rope(config, "sliding_attention"), shape.head_dim, shape.positions)
+    sliding = sliding_layers(config, lambda layer: (layer + 1) % pattern != 0)
+    full, full_context = make_rope(layer_rope(config, "full_attention", 1000000.0), shape.head_dim, shape.positions)
+    local, local_context = make_rope(
+        layer_rope(config, "sliding_attention", 10000.0, "rope_local_base_freq"), shape.head_dim, shape.positions
+    )
     biased = config.flag("attention_bias")
     return DecoderSpec(
         family="gemma3_text",
@@ -49,24 +52,10 @@ def spec(config: Settings) -> DecoderSpec:
         embedding_factor=float(np.sqrt(np.float32(shape.width))),
         norm_offset=1.0,
         qk_norms=("q_norm", "k_norm"),
-        sandwich=True,
+        norms="both",
         qkv_bias=biased,
         out_bias=biased,
     )
-
-
-def _rope(config: Settings, layer_type: str) -> Settings:
-    parameters = config.part("rope_parameters")
-    if not set(parameters) <= LAYER_TYPES.keys():
-        raise config.error("rope_parameters", "given for each of " + ", ".join(LAYER_TYPES))
-    values = Settings(parameters, {}, "config.json: rope_parameters").part(layer_type)
-    if layer_type == "full_attention":
-        values.update(config.part("rope_scaling"))
-        values.setdefault("rope_theta", 1000000.0 if config.raw("rope_theta") is None else config.raw("rope_theta"))
-    else:
-        local = config.raw("rope_local_base_freq")
-        values.setdefault("rope_theta", 10000.0 if local is None else local)
-    return named(values)
 
 
 FAMILY = decoder("Gemma 3, text only", DEFAULTS, spec)

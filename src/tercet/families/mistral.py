@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tercet.families.decoder import ACTIVATIONS, DecoderSpec, decoder, read_shape
-from tercet.families.rope import MAX_CONTEXT, make_rope, parameters
+from tercet.families.decoder import decoder
+from tercet.families.layers import one_window
 from tercet.families.settings import Settings
+from tercet.families.spec import DecoderSpec, plain
 
 __all__ = ["FAMILY"]
 
@@ -18,21 +19,7 @@ DEFAULTS = {
 
 
 def spec(config: Settings) -> DecoderSpec:
-    shape = read_shape(config)
-    rope, context = make_rope(parameters(config), shape.head_dim, shape.positions)
-    window = 0 if config.raw("sliding_window") is None else config.integer("sliding_window", 1, MAX_CONTEXT)
-    return DecoderSpec(
-        family="mistral",
-        shape=shape,
-        context=context,
-        windows=(window,) * shape.layers,
-        ropes=(rope,),
-        layer_ropes=(0,) * shape.layers,
-        function=config.choice("hidden_act", ACTIVATIONS),
-        eps=config.number("rms_norm_eps", 0, 1),
-        tied=config.flag("tie_word_embeddings"),
-        attention_factor=shape.head_dim**-0.5,
-    )
+    return plain("mistral", config, windows=one_window(config))
 
 
 FAMILY = decoder("Mistral", DEFAULTS, spec)

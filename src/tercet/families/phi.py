@@ -3,9 +3,9 @@ everywhere, also in the head; each head is rotated in part."""
 
 from __future__ import annotations
 
-from tercet.families.decoder import ACTIVATIONS, DecoderSpec, decoder, read_shape
-from tercet.families.rope import make_rope, parameters
+from tercet.families.decoder import decoder
 from tercet.families.settings import Settings
+from tercet.families.spec import DecoderSpec, plain
 
 __all__ = ["FAMILY"]
 
@@ -18,22 +18,14 @@ DEFAULTS = {
 
 
 def spec(config: Settings) -> DecoderSpec:
-    shape = read_shape(config)
-    rope, context = make_rope(parameters(config), shape.head_dim, shape.positions, partial=True)
-    return DecoderSpec(
-        family="phi",
-        shape=shape,
-        context=context,
-        windows=(0,) * shape.layers,
-        ropes=(rope,),
-        layer_ropes=(0,) * shape.layers,
-        function=config.choice("hidden_act", ACTIVATIONS),
-        eps=config.number("layer_norm_eps", 0, 1),
-        tied=config.flag("tie_word_embeddings"),
-        attention_factor=shape.head_dim**-0.5,
+    return plain(
+        "phi",
+        config,
+        eps="layer_norm_eps",
+        partial=True,
         norm="layernorm",
         qk_norms=("q_layernorm", "k_layernorm") if config.flag("qk_layernorm") else None,
-        parallel=True,
+        parallel=1,
         qkv_bias=True,
         out_bias=True,
         mlp_bias=True,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tercet.families.decoder import ACTIVATIONS, DecoderSpec, decoder, read_shape
+from tercet.families.decoder import decoder
 from tercet.families.layers import qwen_windows
-from tercet.families.rope import make_rope, parameters
 from tercet.families.settings import Settings
+from tercet.families.spec import DecoderSpec, plain
 
 __all__ = ["FAMILY"]
 
@@ -20,21 +20,7 @@ DEFAULTS = {
 
 
 def spec(config: Settings) -> DecoderSpec:
-    shape = read_shape(config)
-    rope, context = make_rope(parameters(config), shape.head_dim, shape.positions)
-    return DecoderSpec(
-        family="qwen2",
-        shape=shape,
-        context=context,
-        windows=qwen_windows(config, shape.layers),
-        ropes=(rope,),
-        layer_ropes=(0,) * shape.layers,
-        function=config.choice("hidden_act", ACTIVATIONS),
-        eps=config.number("rms_norm_eps", 0, 1),
-        tied=config.flag("tie_word_embeddings"),
-        attention_factor=shape.head_dim**-0.5,
-        qkv_bias=True,
-    )
+    return plain("qwen2", config, windows=qwen_windows(config), qkv_bias=True)
 
 
 FAMILY = decoder("Qwen2, Qwen2.5", DEFAULTS, spec)

@@ -20,7 +20,8 @@ Powers are float64, of exponents rounded to float32 as torch rounds them: at pos
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ MAX_CONTEXT = 1 << 24  # positions are float32 in the angle: exact up to here
 Frequencies = NDArray[np.float32]
 
 
-def parameters(config: Settings) -> Settings:
-    """The RoPE settings of a model that has one kind for all layers, whichever way they are spelled."""
+def parameters(config: Settings, absent: Mapping[str, Any] = MappingProxyType({})) -> Settings:
+    """The RoPE settings of a model that has one kind for all layers, whichever way they are spelled; `absent` holds
+    what is taken where the config does not say."""
     values = config.part("rope_scaling") or config.part("rope_parameters")
     if "full_attention" in values or "sliding_attention" in values:
         raise ModelError("config.json: rope_parameters differ by layer type, which this family does not support")
@@ -47,7 +49,7 @@ def parameters(config: Settings) -> Settings:
     original = "original_max_position_embeddings"
     if config.raw(original) is not None:  # here the outer one wins, as in transformers
         values[original] = config.raw(original)
-    return named(values)
+    return named({**absent, **values})
 
 
 def named(values: dict[str, Any]) -> Settings:

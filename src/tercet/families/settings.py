@@ -28,12 +28,12 @@ class Settings:
     def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any], where: str = "config.json") -> None:
         if not isinstance(values, Mapping):
             raise ModelError(f"{where} is {_show(values)}; it must be an object")
-        self._values = {**defaults, **values}
+        self.values = {**defaults, **values}
         self._where = where
 
     def raw(self, key: str) -> Any:
         """The value as it is, None where it is absent: for tests of presence, and for `part`."""
-        return self._values.get(key)
+        return self.values.get(key)
 
     def part(self, key: str) -> dict[str, Any]:
         """The object under `key`, empty where it is absent or null."""
@@ -77,9 +77,9 @@ class Settings:
 
     def error(self, key: str, wanted: str) -> ModelError:
         """The error of a value that is absent or not what was wanted."""
-        if key not in self._values:
+        if key not in self.values:
             return ModelError(f"{self._where} has no {key}; it must be {wanted}")
-        return ModelError(f"{self._where}: {key} is {_show(self._values[key])}; it must be {wanted}")
+        return ModelError(f"{self._where}: {key} is {_show(self.values[key])}; it must be {wanted}")
 
 
 def _show(value: object) -> str:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from tercet.errors import ModelError
 from tercet.families.builder import Builder
-from tercet.families.decoder import ACTIVATIONS, MAX_COLUMNS
 from tercet.families.settings import Settings
+from tercet.families.spec import ACTIVATIONS, MAX_COLUMNS
 from tercet.families.transforms import NONE, Transforms, read_transforms
 from tercet.program import Function, Model, Picture, Program, Row
 

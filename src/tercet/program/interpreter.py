@@ -25,7 +25,7 @@ def logits(program: Program, tensors: Mapping[str, Floats], ids: ArrayLike, give
     """Logits at every position of one sequence.
 
     Args:
-        program: from `tercet.families.program`.
+        program: from `tercet.families.model`.
         tensors: float32 arrays by full name, with the shapes of `program.weights`.
         ids: int[n], 1 <= n <= program.context.
         given: float32[rows, width], named by ids from `program.vocab_size` on (`tercet.program`, at embed).
@@ -42,7 +42,7 @@ def embeddings(program: Program, tensors: Mapping[str, Floats], rows: ArrayLike)
     """What a tower makes of pictures or texts: embeddings, not normalised, or rows.
 
     Args:
-        program: a tower of `tercet.families.towers`.
+        program: a tower of `tercet.families.model`.
         tensors: as for `logits`.
         rows: float32[n, patches, columns] of an image tower (`tercet.program.patches`), int[n, length] of a text tower.
 

@@ -41,13 +41,14 @@ not `causal`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import ModelError
+from tercet.program.original import Original
 
 __all__ = ["Model", "ModelKind", "Op", "Picture", "Program", "Role", "Rope", "Weight"]
 
@@ -212,6 +213,7 @@ class Model:
         picture: what the image part reads; None without one.
         scale: name of the logit scale's tensor, float32[1], which holds a logarithm; "" where there is none.
         bias: that of the logit bias, likewise.
+        original: where its tensors are in the checkpoint it came from.
     """
 
     family: str
@@ -219,6 +221,7 @@ class Model:
     picture: Picture | None = None
     scale: str = ""
     bias: str = ""
+    original: Original = field(default_factory=Original)
 
     @property
     def kind(self) -> ModelKind:

@@ -25,7 +25,7 @@ from tercet.errors import FormatError, ModelError
 from tercet.program import Model
 from tercet.sources.generation import GENERATION, generation
 from tercet.sources.open_clip import config as open_clip
-from tercet.sources.open_clip.names import renamed
+from tercet.sources.open_clip.names import Renamed, renamed
 from tercet.sources.tensors import Tensors
 from tercet.sources.views import views
 
@@ -69,7 +69,8 @@ class Source:
 
     def tensors(self) -> Mapping[str, NDArray[np.float32]]:
         """float32 tensors by the names and in the shapes of `model.weights`, each read from the file when asked for."""
-        return views(self.model, _stored(ModelFolder(self.folder)))
+        stored = _stored(ModelFolder(self.folder))
+        return views(self.model, stored, stored.shapes)
 
     def pretrained(self) -> PreTrainedModel:
         """The transformers model: float32, eval mode. Raises ModelError where transformers cannot make it."""
@@ -109,7 +110,9 @@ class Source:
 
         Raises FormatError, ModelError for values that are none.
         """
-        return generation(self.config, ModelFolder(self.folder).json_if_there(GENERATION))
+        text = self.config.get("text_config")  # of a model that also sees pictures
+        own = {**text, **self.config} if self.model.kind == "text" and isinstance(text, dict) else self.config
+        return generation(own, ModelFolder(self.folder).json_if_there(GENERATION))
 
 
 def from_folder(folder: Path, name: str, origin: dict[str, Any], fingerprint: str | None = None) -> Source:
@@ -190,7 +193,7 @@ def _config(files: ModelFolder) -> dict[str, Any]:
     return open_clip.config(files.json(open_clip.CONFIG)) if _is_open_clip(files) else files.json("config.json")
 
 
-def _stored(files: ModelFolder) -> Mapping[str, NDArray[np.float32]]:
+def _stored(files: ModelFolder) -> Tensors | Renamed:
     """Tensors by transformers' names."""
     weights = _weight_files(files)
     return renamed(Tensors(weights), str(weights[0])) if _is_open_clip(files) else Tensors(weights)

@@ -48,6 +48,10 @@ class Tensors(Mapping[str, NDArray[np.float32]]):
             return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return values.astype(np.float32, copy=False)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(entry.shape) for name, (_, entry) in self._where.items()}
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)
 

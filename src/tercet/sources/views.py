@@ -1,62 +1,157 @@
-"""Tensors as our programs take them: views of what transformers stores.
+"""Tensors as our programs take them: views of what a checkpoint stores.
 
-A convolution's kernel becomes the matrix of the same bytes, a probe or a scale a vector. nn.MultiheadAttention keeps
-q, k and v as one matrix `in_proj_weight`; here each third is a matrix of its own. Nothing is copied.
+    our name -> where the family says it is (`Model.original`) -> where this checkpoint has that -> rows, factor, shape
+
+A convolution's kernel becomes the matrix of the same bytes, a probe or a scale a vector; q, k and v that are one matrix
+become three. Nothing is copied but what changes its order or its values.
+
+What transformers loads is loaded: names behind `_orig_mod.` or `module.`, without the model's own prefix, and a tied
+matrix stored under its other name. What is missing, misshapen or read by nobody is refused before any tensor is read.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import FormatError
-from tercet.program import Model
+from tercet.program import Model, Stored
 
 __all__ = ["views"]
 
 Floats = NDArray[np.float32]
-THIRDS = "qkv"
+Shapes = Mapping[str, tuple[int, ...]]
+
+THIRDS = {"q_proj": 0, "k_proj": 1, "v_proj": 2}
+WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module)\.)+")
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# Buffers that follow from the config; older versions stored them.
+BUFFERS = re.compile(r".*(rotary_emb\.inv_freq|attention\.(bias|masked_bias)|embeddings\.position_ids)|position_ids")
 
 
-def views(model: Model, stored: Mapping[str, Floats]) -> Mapping[str, Floats]:
+def views(model: Model, stored: Mapping[str, Floats], shapes: Shapes | None = None) -> Mapping[str, Floats]:
     """Each tensor a model reads, by our name and in our shape, looked up when it is asked for.
 
     Args:
-        stored: by transformers' names.
+        stored: by the checkpoint's names.
+        shapes: of all of them; by default those of `stored`, which reads it.
 
-    Raises FormatError, when it is asked for, for a tensor that is not there or has another size.
+    Raises FormatError: a tensor is missing, has another shape, or is read by nobody.
     """
-    return _Views(stored, {name: weight.shape for name, weight in model.weights.items()})
+    return _Views(model, stored, {name: stored[name].shape for name in stored} if shapes is None else shapes)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor is in this checkpoint, and its shape among ours."""
+
+    stored: Stored
+    shape: tuple[int, ...]
 
 
 class _Views(Mapping[str, Floats]):
-    def __init__(self, stored: Mapping[str, Floats], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._stored, self._shapes = stored, shapes
+    def __init__(self, model: Model, stored: Mapping[str, Floats], shapes: Shapes) -> None:
+        self._stored = stored
+        self._places = _places(model, shapes)
+        _refuse_unread(model, shapes, {place.stored.name for place in self._places.values()})
 
     def __getitem__(self, name: str) -> Floats:
-        shape = self._shapes[name]
-        module, _, parameter = name.rpartition(".")
-        before, _, part = module.rpartition(".")
-        fused = f"{before}.in_proj_{parameter}"
-        if part in ("q_proj", "k_proj", "v_proj") and name not in self._stored and fused in self._stored:
-            thirds: Floats = _shaped(self._stored[fused], (3, *shape), fused)
-            own: Floats = thirds[THIRDS.index(part[0])]
-            return own
-        if name not in self._stored:
-            raise FormatError(f"the model has no tensor {name}; it is incomplete, get it again")
-        return _shaped(self._stored[name], shape, name)
+        place = self._places[name]
+        where, shape = place.stored, place.shape
+        if not where.name:
+            return np.full(shape, where.factor, np.float32)
+        values = self._stored[where.name].reshape(where.count or shape[0], *shape[1:])
+        if where.rows is not None:
+            values = values[where.rows]
+        return values if where.factor == 1 else values * np.float32(where.factor)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._shapes)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self._places)
 
 
-def _shaped(values: Floats, shape: tuple[int, ...], name: str) -> Floats:
-    if values.size != math.prod(shape):
-        raise FormatError(f"{name} is {list(values.shape)}; the config says {list(shape)}; get the model again")
-    return values.reshape(shape)
+def _places(model: Model, shapes: Shapes) -> dict[str, _Place]:
+    names = _Names(model, shapes)
+    found = {}
+    for name, weight in model.weights.items():
+        where = names.find(name, weight.shape)
+        if where.name:
+            wanted = (where.count or weight.shape[0], *weight.shape[1:])
+            if math.prod(shapes[where.name]) != math.prod(wanted) or not _fits(shapes[where.name], wanted):
+                raise FormatError(
+                    f"{where.name} is {list(shapes[where.name])}; the config says {list(wanted)}; get the model again"
+                )
+        found[name] = _Place(where, weight.shape)
+    return found
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether values of one shape may be read as the other: not a matrix that lies on its side."""
+    return len(shape) != 2 or len(wanted) != 2 or shape == wanted
+
+
+class _Names:
+    """Finds where a checkpoint has what a family names; `known` maps names without wrappers to stored ones."""
+
+    def __init__(self, model: Model, shapes: Shapes) -> None:
+        self.model = model
+        self.known = {WRAPPERS.sub("", name, count=1): name for name in shapes}
+        self.root = self._root()
+
+    def _root(self) -> str:
+        """The first prefix under which the model's first tensor with a prefix of its own is there."""
+        original = self.model.original
+        for ours in self.model.weights:
+            name = original.tensors[ours].name if ours in original.tensors else ours
+            if name.startswith("model.") and ours != EMBEDDING:
+                for root in original.roots:
+                    if root + name.removeprefix("model.") in self.known:
+                        return root
+        return original.roots[0]
+
+    def find(self, name: str, shape: tuple[int, ...]) -> Stored:
+        where = self.model.original.tensors.get(name, Stored(name))
+        if not where.name:
+            return where
+        for candidate in self._candidates(name, where.name):
+            if candidate in self.known:
+                return replace(where, name=self.known[candidate])
+        module, _, parameter = name.rpartition(".")
+        before, _, part = module.rpartition(".")
+        fused = self.known.get(f"{before}.in_proj_{parameter}")  # nn.MultiheadAttention's
+        if part in THIRDS and fused is not None:
+            first = THIRDS[part] * shape[0]
+            return Stored(fused, slice(first, first + shape[0]), 3 * shape[0])
+        raise FormatError(f"the model has no tensor {where.name}; it is incomplete, get it again")
+
+    def _candidates(self, ours: str, name: str) -> Iterator[str]:
+        """Where a tensor may be; that of a tied head under either name."""
+        yield self._rooted(name)
+        if ours == HEAD or (ours == EMBEDDING and HEAD not in self.model.weights):
+            head = self.model.original.tensors.get(HEAD, Stored(HEAD)).name
+            yield from (head, HEAD, f"language_model.{HEAD}")
+
+    def _rooted(self, name: str) -> str:
+        return self.root + name.removeprefix("model.") if name.startswith("model.") else name
+
+
+def _refuse_unread(model: Model, shapes: Shapes, read: set[str]) -> None:
+    head = model.original.tensors.get(HEAD, Stored(HEAD)).name
+    tied = () if HEAD in model.weights else (head, HEAD, f"language_model.{HEAD}")
+    unread = []
+    for name in sorted(set(shapes) - read):
+        plain = WRAPPERS.sub("", name, count=1)
+        if plain not in tied and not BUFFERS.fullmatch(plain) and not plain.startswith(model.original.beside):
+            unread.append(name)
+    if unread:
+        raise FormatError(
+            f"{len(unread)} tensors that no {model.family} model reads, such as {unread[0][:80]!r}; the config does "
+            "not fit the weights, or this variant is not supported"
+        )

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import FormatError
+from tercet.sources.tensors import Tensors
 
-__all__ = ["renamed"]
+__all__ = ["Renamed", "renamed"]
 
 Floats = NDArray[np.float32]
 
@@ -51,7 +52,7 @@ TRANSPOSED = ("visual.proj", "text_projection")
 IGNORED = ("attn_mask",)  # a buffer that some versions store
 
 
-def renamed(stored: Mapping[str, Floats], where: str) -> Mapping[str, Floats]:
+def renamed(stored: Tensors, where: str) -> Renamed:
     """Each tensor by transformers' name, looked up when it is asked for.
 
     Raises FormatError for a tensor that such a CLIP does not have: it would compute something else.
@@ -66,7 +67,7 @@ def renamed(stored: Mapping[str, Floats], where: str) -> Mapping[str, Floats]:
             what = "stored twice" if target else "none of a CLIP as open_clip has it; this variant is not supported"
             raise FormatError(f"{where}: tensor {name[:80]!r} is {what}")
         names[target] = (name, plain in TRANSPOSED)
-    return _Renamed(stored, names)
+    return Renamed(stored, names)
 
 
 def _target(name: str) -> str | None:
@@ -85,14 +86,24 @@ def _of_module(name: str, modules: Mapping[str, str]) -> str | None:
     return f"{modules[module]}.{parameter}" if module in modules and parameter in ("weight", "bias") else None
 
 
-class _Renamed(Mapping[str, Floats]):
-    def __init__(self, stored: Mapping[str, Floats], names: Mapping[str, tuple[str, bool]]) -> None:
+class Renamed(Mapping[str, Floats]):
+    """Tensors by other names; see `renamed`."""
+
+    def __init__(self, stored: Tensors, names: Mapping[str, tuple[str, bool]]) -> None:
         self._stored, self._names = stored, names
 
     def __getitem__(self, name: str) -> Floats:
         stored, transposed = self._names[name]
         values = self._stored[stored]
         return np.ascontiguousarray(values.T) if transposed else values
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = self._stored.shapes
+        return {
+            name: shapes[stored][::-1] if transposed else shapes[stored]
+            for name, (stored, transposed) in self._names.items()
+        }
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
