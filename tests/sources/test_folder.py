@@ -152,6 +152,16 @@ def test_an_adapter_is_refused(folder: Path) -> None:
         resolve(str(folder))
 
 
+@pytest.mark.parametrize(
+    "changes", [{"initializer_range": 3}, {"rms_norm_eps": "small"}, {"hidden_act": 5}, {"vocab_size": "many"}]
+)
+def test_wrong_types_are_one_line(folder: Path, changes: dict[str, Any]) -> None:
+    edit(folder, **changes)
+    with pytest.raises((FormatError, ModelError)) as error:
+        resolve(str(folder)).pretrained()
+    assert "\n" not in str(error.value)
+
+
 def test_missing_weights_are_not_made_up(folder: Path) -> None:
     edit(folder, num_hidden_layers=3)
     with pytest.raises(FormatError, match="tensors missing"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,23 @@ def test_parity_with_the_original(tmp_path: Path, case: str) -> None:
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     assert source.generation()["eos_token_id"] == [2]
     assert b"im_start" in source.tokenizer_files()["tokenizer_config.json"]
+
+
+def test_a_bit_that_flips_in_the_cache_is_found(tmp_path: Path) -> None:
+    _, settings, tensors = tiny.model("llama")
+    path = gguf_files.write(tmp_path / "m.gguf", "llama", settings, tensors, tokenizer)
+    folder = resolve(str(path)).folder
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        raw = bytearray((folder / name).read_bytes())
+        raw[len(raw) // 2] ^= 2
+        (folder / name).write_bytes(raw)
+        with pytest.raises(FormatError, match=re.escape(name)):
+            list(resolve(str(path)).tensors().values())
+        with pytest.raises(FormatError, match=re.escape(name)):
+            resolve(str(path)).pretrained()
+        raw[len(raw) // 2] ^= 2
+        (folder / name).write_bytes(raw)
+    assert list(resolve(str(path)).tensors().values())
 
 
 def test_the_parity_test_sees_the_row_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ without touching its data; `write_safetensors` writes one.
 
 from tercet.artifact.folder import ModelFolder
 from tercet.artifact.header import NO_FILE, POINTER, Entry, open_regular, read_header, write_safetensors
-from tercet.artifact.reader import CONFIG, WEIGHTS, Artifact
+from tercet.artifact.reader import CONFIG, WEIGHTS, Artifact, checksum
+from tercet.artifact.sums import SUMS, written
 from tercet.artifact.writer import RECIPE, is_artifact, save
 
 __all__ = [
@@ -15,13 +16,16 @@ __all__ = [
     "NO_FILE",
     "POINTER",
     "RECIPE",
+    "SUMS",
     "WEIGHTS",
     "Artifact",
     "Entry",
     "ModelFolder",
+    "checksum",
     "is_artifact",
     "open_regular",
     "read_header",
     "save",
     "write_safetensors",
+    "written",
 ]

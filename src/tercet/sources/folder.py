@@ -24,6 +24,7 @@ from tercet.artifact import ModelFolder, open_regular
 from tercet.errors import FormatError, ModelError
 from tercet.program import Model
 from tercet.sources.generation import GENERATION, generation
+from tercet.sources.gguf.convert import CHECKSUMS
 from tercet.sources.open_clip import config as open_clip
 from tercet.sources.open_clip.names import Renamed, renamed
 from tercet.sources.tensors import Tensors
@@ -76,6 +77,8 @@ class Source:
         """The transformers model: float32, eval mode. Raises ModelError where transformers cannot make it."""
         from tercet.sources.hf import load
 
+        files = ModelFolder(self.folder)
+        Tensors(_weight_files(files), _checksums(files)).verify()  # transformers reads the files itself
         return load(self.folder)
 
     def tokenizer_files(self) -> dict[str, bytes]:
@@ -196,7 +199,13 @@ def _config(files: ModelFolder) -> dict[str, Any]:
 def _stored(files: ModelFolder) -> Tensors | Renamed:
     """Tensors by transformers' names."""
     weights = _weight_files(files)
-    return renamed(Tensors(weights), str(weights[0])) if _is_open_clip(files) else Tensors(weights)
+    tensors = Tensors(weights, _checksums(files))
+    return renamed(tensors, str(weights[0])) if _is_open_clip(files) else tensors
+
+
+def _checksums(files: ModelFolder) -> dict[str, int]:
+    """CRC32C by tensor, of a model that was converted into the cache."""
+    return files.json(CHECKSUMS) if CHECKSUMS in files.sums else {}
 
 
 def _preprocessor(files: ModelFolder, config: dict[str, Any]) -> dict[str, Any]:

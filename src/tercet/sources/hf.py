@@ -39,7 +39,7 @@ def load(folder: Path) -> PreTrainedModel:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+    except Exception as error:  # it raises what its parts raise, huggingface_hub's validation among them
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(f"{folder}: transformers cannot load this model: {reason[0][:300]}") from error
     model: PreTrainedModel = loaded[0]

@@ -26,7 +26,7 @@ from tercet.sources.gguf.reader import GGUFFile
 
 __all__ = ["resolve"]
 
-CONVERTER = 1  # part of the cache's key: raise it when the conversion writes something else
+CONVERTER = 2  # part of the cache's key: raise it when the conversion writes something else
 CLIP_TINY = Path(__file__).parents[1] / "models" / "clip-tiny"
 HUB_FILES = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja"]
 

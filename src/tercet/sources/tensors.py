@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.artifact import checksum
 from tercet.artifact.header import Entry, read_header
 from tercet.errors import FormatError
 
@@ -24,16 +25,26 @@ class Tensors(Mapping[str, NDArray[np.float32]]):
     """Tensors of one or more safetensors files by name; each is read, as float32, when asked for.
 
     F32 tensors are views of the mapped file (read-only); the others are converted copies. Values are not checked.
-    Raises FormatError: a damaged header, a name in two files, a dtype that is not float.
+    Raises FormatError: a damaged header, a name in two files, a dtype that is not float, a wrong checksum.
     """
 
-    def __init__(self, files: list[Path]) -> None:
+    def __init__(self, files: list[Path], checksums: Mapping[str, int] | None = None) -> None:
+        """
+        Args:
+            checksums: CRC32C of tensors' bytes by name, compared whenever one is read; absent for those of others.
+        """
+        self._checksums = checksums or {}
         self._where: dict[str, tuple[Path, Entry]] = {}
         for path in files:
             for name, entry in read_header(path).items():
                 if name in self._where:
                     raise FormatError(f"{path}: tensor {name[:80]!r} is in {self._where[name][0].name} as well")
                 self._where[name] = (path, entry)
+
+    def verify(self) -> None:
+        """Reads every tensor that has a checksum. Raises FormatError where one is wrong."""
+        for name in self._checksums:
+            self[name]
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         path, entry = self._where[name]
@@ -43,6 +54,8 @@ class Tensors(Mapping[str, NDArray[np.float32]]):
         if entry.start == entry.end:
             return np.zeros(entry.shape, np.float32)
         raw = np.memmap(path, dtype, "r", entry.start, ((entry.end - entry.start) // dtype.itemsize,))
+        if name in self._checksums and checksum(np.asarray(raw)) != self._checksums[name]:
+            raise FormatError(f"{path}: tensor {name[:80]!r} is damaged; delete the folder {path.parent} and run again")
         values = np.asarray(raw).reshape(entry.shape)
         if entry.dtype == "BF16":
             return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,13 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.artifact import SUMS, checksum, written
 from tercet.errors import FormatError
 from tercet.sources.gguf import tokenizer as gguf_tokenizer
 from tercet.sources.gguf.config import config, sizes
 from tercet.sources.gguf.names import LAYOUTS, Layout
 from tercet.sources.gguf.reader import GGUFFile
 
-__all__ = ["Plan", "plan", "write"]
+__all__ = ["CHECKSUMS", "Plan", "plan", "write"]
+
+CHECKSUMS = "crc32c.json"  # of each tensor's bytes: the cache must not hand on what a disk made of them
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,10 @@ def plan(file: GGUFFile) -> Plan:
 
 
 def write(planned: Plan, folder: Path, progress: Callable[[int, int], None]) -> None:
-    """Write the model into the existing empty `folder`; `progress(done, all)` counts tensors.
+    """Write the model into the existing empty `folder`, with checksums; `progress(done, all)` counts tensors.
 
     The safetensors header comes first and is known beforehand, so that tensors need not be held together.
     """
-    for name, text in planned.texts.items():
-        (folder / name).write_bytes(text)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for target, (_, shape) in planned.tensors.items():
@@ -81,9 +83,16 @@ def write(planned: Plan, folder: Path, progress: Callable[[int, int], None]) -> 
     text += b" " * (-len(text) % 64 + 56)  # 8 + header is a multiple of 64: tensors are aligned when mapped
     with (folder / "model.safetensors").open("wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
-        for done, (_, values) in enumerate(planned.weights(), 1):
-            np.ascontiguousarray(values, "<f4").tofile(out)
+        checksums = {}
+        for done, (target, values) in enumerate(planned.weights(), 1):
+            stored = np.ascontiguousarray(values, "<f4")
+            checksums[target] = checksum(stored)
+            stored.tofile(out)
             progress(done, len(planned.tensors))
+    texts = {**planned.texts, CHECKSUMS: _json(checksums)}
+    digests = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
+    for name, text in {**texts, SUMS: written(digests)}.items():
+        (folder / name).write_bytes(text)
 
 
 def _tensors(
