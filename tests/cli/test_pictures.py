@@ -218,6 +218,14 @@ def test_where_embed_and_search_may_not_write_is_said_before_the_work(
     assert (tmp_path / "pipe.npy").is_fifo()
 
 
+def test_names_that_are_no_unicode_are_kept_apart_in_parquet(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for name in (b"a\xe8.png", b"a\xe9.png"):
+        paint(tmp_path / "pictures" / os.fsdecode(name), "red")
+    result_of("embed", "colours", tmp_path / "pictures", "-o", tmp_path / "v.parquet")
+    assert parquet.read_table(tmp_path / "v.parquet").to_pydict()["name"] == ["a\\udce8.png", "a\\udce9.png"]
+
+
 def test_index_and_search(gallery: Path, tmp_path: Path) -> None:
     place, page = tmp_path / "index", tmp_path / "found.html"
     assert result_of("index", gallery / "test", "-m", "colours", "-o", place)["added"] == 18

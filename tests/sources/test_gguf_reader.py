@@ -156,6 +156,18 @@ def test_names_and_keys_appear_once(tmp_path: Path) -> None:
     refused(tmp_path, raw.data + bytes(-len(raw.data) % 32 + 256), "appears twice")
 
 
+def test_strings_of_all_arrays_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tercet.sources.gguf.reader.MAX_STRINGS", 5)
+    raw = gguf_files.Raw(3, 0)
+    for key in "abc":
+        raw.pair(key, ["x", "y"])
+    refused(tmp_path, raw.data, "c has 2 strings, at most 5 are allowed in all")
+
+
+def test_a_pointer_of_git_lfs_is_called_one(tmp_path: Path) -> None:
+    refused(tmp_path, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull")
+
+
 def test_strings_and_arrays_are_bounded(tmp_path: Path) -> None:
     raw = gguf_files.Raw(0, 1)
     raw.info("x" * 65, [32], 0, 0)

@@ -229,6 +229,19 @@ def changed(**changes: Any) -> dict[str, Any]:
         ({"add_bos_token": 1}, FormatError, "is no bool"),
         ({"model": "llama", "merges": None}, FormatError, "scores is missing"),
         ({"model": "llama", "merges": None, "scores": np.full(SIZE, np.nan)}, FormatError, "not finite"),
+        ({"model": "llama", "merges": None, "scores": np.zeros(SIZE, np.float32)}, FormatError, "all the same"),
+        (
+            {
+                "model": "llama",
+                "merges": None,
+                "tokens": [f"{i:06}" + "x" * 1000 for i in range(300)],
+                "token_type": np.ones(300),
+                "scores": np.arange(300.0),
+                "bos_token_id": None,
+            },
+            FormatError,
+            "too many long tokens",
+        ),
     ],
 )
 def test_metadata_that_makes_no_tokenizer(changes: dict[str, Any], error: type, match: str) -> None:

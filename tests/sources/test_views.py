@@ -101,12 +101,14 @@ def test_a_config_of_open_clips_own_source(tmp_path: Path) -> None:
     assert {op.function for op in mine.image.ops if op.kind == "activation"} == {"gelu"}
 
 
-def test_how_open_clip_prepares_pictures(tmp_path: Path) -> None:
+def test_how_open_clip_prepares_pictures_and_texts(tmp_path: Path) -> None:
     """In its own words, with what it leaves out; the size is always the tower's."""
     folder = open_clip_model.save_folder(tmp_path / "model", *open_clip_model.model())
     made = json.loads(resolve(str(folder)).tokenizer_files()["preprocessor_config.json"])
     own = {"size": 28, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "fill_color": 0}
     assert made == {**own, "interpolation": "bicubic", "resize_mode": "shortest"}
+    settings = json.loads(resolve(str(folder)).tokenizer_files()["tokenizer_config.json"])
+    assert settings["open_clip"] == {"clean": "lower", "pad_token_id": 0}
     edit(folder, preprocess_cfg={"resize_mode": "squash", "interpolation": "bilinear", "size": 224})
     assert resolve(str(folder)).preprocessor() == {**own, "interpolation": "bilinear", "resize_mode": "squash"}
     edit(folder, preprocess_cfg={"resize_mode": "stretch"})

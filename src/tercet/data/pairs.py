@@ -67,7 +67,7 @@ class Reader:
     @classmethod
     def open(cls, source: Source) -> Reader:
         """Raises FormatError where the source does not say how pictures and texts are read."""
-        captions = CaptionTokenizer.open(source.folder, source.model.text.context)
+        captions = CaptionTokenizer.open(source.folder, source.model.text.context, source.tokenizer_settings())
         return cls(source.model, Preprocessor.from_config(source.preprocessor()), captions)
 
     def pictures(self, pixels: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:

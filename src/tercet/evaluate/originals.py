@@ -103,7 +103,7 @@ def open_float(source: Source) -> Embedder:
     Raises ModelError where it is another kind of model, FormatError where it does not say how pictures are prepared.
     """
     encoder = ModuleEncoder(ProgramModule(source.model.expect("pair"), source.tensors()).eval())
-    captions = CaptionTokenizer.open(source.folder, encoder.context)
+    captions = CaptionTokenizer.open(source.folder, encoder.context, source.tokenizer_settings())
     return Embedder(encoder, Preprocessor.from_config(source.preprocessor()), captions, source.name, source.fingerprint)
 
 

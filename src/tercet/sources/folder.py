@@ -85,18 +85,31 @@ class Source:
         """tokenizer.json and tokenizer_config.json, the latter with the chat template folded in; of a model of pictures
         and texts `preprocessor()` too, as preprocessor_config.json."""
         files = ModelFolder(self.folder)
-        settings = files.json_if_there("tokenizer_config.json")
-        settings.pop("auto_map", None)
-        if files.has("chat_template.jinja"):
-            settings["chat_template"] = files.text("chat_template.jinja")
         if not files.has("tokenizer.json"):
             raise FormatError(
                 f"{self.folder}: no tokenizer.json; save the tokenizer in the fast format beside the model"
             )
-        made = {"tokenizer.json": files.read("tokenizer.json"), "tokenizer_config.json": _text(settings)}
+        made = {
+            "tokenizer.json": files.read("tokenizer.json"),
+            "tokenizer_config.json": _text(self.tokenizer_settings()),
+        }
         if self.model.picture:
             made["preprocessor_config.json"] = _text(self.preprocessor())
         return made
+
+    def tokenizer_settings(self) -> dict[str, Any]:
+        """tokenizer_config.json with the chat template folded in and, of open_clip's folders, how captions are cleaned.
+
+        Raises FormatError, ModelError.
+        """
+        files = ModelFolder(self.folder)
+        settings = files.json_if_there("tokenizer_config.json")
+        settings.pop("auto_map", None)
+        if files.has("chat_template.jinja"):
+            settings["chat_template"] = files.text("chat_template.jinja")
+        if _is_open_clip(files):
+            settings["open_clip"] = open_clip.captions(files.json(open_clip.CONFIG))
+        return settings
 
     def preprocessor(self) -> dict[str, Any]:
         """How pictures are prepared, as `tercet.runtime.pictures.preprocess` reads it.

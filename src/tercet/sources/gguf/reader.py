@@ -53,7 +53,7 @@ MAX_ENTRIES = 1 << 16  # metadata pairs, and tensors: real files hold dozens and
 MAX_KEY_BYTES = (1 << 16) - 1
 MAX_NAME_BYTES = 64
 MAX_STRING_BYTES = 1 << 24
-MAX_STRINGS = 1 << 21  # elements of a string array: the largest vocabularies and merge lists stay below a million
+MAX_STRINGS = 1 << 21  # elements of all string arrays: the largest vocabularies and merge lists stay below a million
 MAX_ALIGNMENT = 4096
 INT64_MAX = (1 << 63) - 1
 
@@ -89,6 +89,7 @@ class _Cursor:
 
     def __init__(self, data: mmap.mmap, where: Path) -> None:
         self.data, self.where, self.pos, self.end = data, where, 0, len(data)
+        self.strings = 0  # elements of string arrays so far: each takes many times its bytes of memory
 
     def fail(self, what: str) -> FormatError:
         return FormatError(f"{self.where}: {what}, at byte {self.pos}; get the file again from its source")
@@ -136,8 +137,9 @@ class _Cursor:
     def array(self, what: str) -> list[str] | NDArray[Any]:
         kind, count = self.take("<I", f"element type of {what}"), self.take("<Q", f"length of {what}")
         if kind == _STRING:
-            if count > MAX_STRINGS:
-                raise self.fail(f"{what} has {count} strings, at most {MAX_STRINGS} are allowed")
+            self.strings += count
+            if self.strings > MAX_STRINGS:
+                raise self.fail(f"{what} has {count} strings, at most {MAX_STRINGS} are allowed in all")
             self.need(8 * count, what)
             return [self.string(MAX_STRING_BYTES, what) for _ in range(count)]
         if kind not in _DTYPES:

@@ -26,6 +26,7 @@ __all__ = ["BYTE_LEVEL", "BuiltTokenizer", "build"]
 
 CONTROL, UNKNOWN, USER_DEFINED, UNUSED, BYTE = 3, 2, 4, 5, 6
 MAX_TOKEN = 1024  # characters; real ones stay below 300
+MAX_SQUARES = 1 << 28  # characters squared over all tokens, which is the work of finding merges; real ones have 2^24
 SPACE = "\u2581"
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>", "<|endoftext|>")
 
@@ -211,6 +212,8 @@ def _implied_merges(vocabulary: _Vocabulary, by_position: bool) -> list[tuple[st
     scores = -np.arange(len(ids), dtype=np.float64) if by_position else vocabulary.numbers("scores", len(ids))
     if not np.isfinite(scores).all():
         raise vocabulary.fail("scores", "holds values that are not finite")
+    if sum(len(token) ** 2 for token in tokens) > MAX_SQUARES:
+        raise vocabulary.fail("tokens", "holds too many long tokens to be a vocabulary; get the file again")
     merges = []
     for index, token in enumerate(tokens):
         if index in skipped:
@@ -219,6 +222,8 @@ def _implied_merges(vocabulary: _Vocabulary, by_position: bool) -> list[tuple[st
             left, right = ids.get(token[:cut], -1), ids.get(token[cut:], -1)
             if min(left, right) >= 0 and left not in skipped and right not in skipped:
                 merges.append((float(scores[index]), cut, len(token) - cut, tokens[left], tokens[right]))
+    if len(merges) > 1 and len({merge[0] for merge in merges}) == 1:
+        raise vocabulary.fail("scores", "are all the same, so that no order of merges is known; get the original model")
     merges.sort(key=lambda merge: merge[:3], reverse=True)
     return [(left, right) for *_, left, right in merges]
 

@@ -16,7 +16,7 @@ from typing import Any
 from tercet.errors import ModelError
 from tercet.families.settings import Settings
 
-__all__ = ["CONFIG", "WEIGHTS", "config", "preprocessor"]
+__all__ = ["CONFIG", "WEIGHTS", "captions", "config", "preprocessor"]
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
@@ -137,6 +137,21 @@ def _refuse(own: Settings, keys: tuple[str, ...]) -> None:
     for key in keys:
         if own.raw(key) not in (None, False):
             raise own.error(key, "absent: it is not supported")
+
+
+def captions(given: Mapping[str, Any]) -> dict[str, Any]:
+    """How texts are cleaned and filled, as `tercet.runtime.pictures.captions` reads it. Raises ModelError.
+
+    open_clip's own tokenizer lowers the case and fills with token 0; one of Hugging Face's does as its own files say.
+    """
+    text = Settings(_model(given).part("text_cfg"), {}, f"{CONFIG}: text_cfg")
+    own = text.raw("hf_tokenizer_name") is None
+    arguments = text.part("tokenizer_kwargs")
+    settings = Settings(arguments, {"clean": "lower" if own else "whitespace"}, f"{CONFIG}: tokenizer_kwargs")
+    for key in arguments.keys() - {"clean"}:
+        raise settings.error(key, "absent: it is not supported")
+    clean = settings.choice("clean", {kind: kind for kind in ("whitespace", "lower", "canonicalize")})
+    return {"clean": clean, "pad_token_id": 0} if own else {"clean": clean}
 
 
 def preprocessor(given: Mapping[str, Any], image_size: int) -> dict[str, Any]:
