@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet import fsio
 from tercet.errors import FormatError
 from tercet.sources.gguf import tokenizer as gguf_tokenizer
 from tercet.sources.gguf.config import config, sizes
@@ -68,10 +69,11 @@ def plan(file: GGUFFile) -> Plan:
 def write(planned: Plan, folder: Path, progress: Callable[[int, int], None]) -> None:
     """Write the model into the existing empty `folder`; `progress(done, all)` counts tensors.
 
-    The safetensors header comes first and is known beforehand, so that tensors need not be held together.
+    The safetensors header comes first and is known beforehand, so that tensors need not be held together. Raises
+    StorageError.
     """
     for name, text in planned.texts.items():
-        (folder / name).write_bytes(text)
+        fsio.write_file(folder / name, text)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for target, (_, shape) in planned.tensors.items():
@@ -79,11 +81,14 @@ def write(planned: Plan, folder: Path, progress: Callable[[int, int], None]) -> 
         header[target] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
     text = _json(header)
     text += b" " * (-len(text) % 64 + 56)  # 8 + header is a multiple of 64: tensors are aligned when mapped
-    with (folder / "model.safetensors").open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
+
+    def pieces() -> Iterator[Any]:
+        yield len(text).to_bytes(8, "little") + text
         for done, (_, values) in enumerate(planned.weights(), 1):
-            np.ascontiguousarray(values, "<f4").tofile(out)
+            yield np.ascontiguousarray(values, "<f4")
             progress(done, len(planned.tensors))
+
+    fsio.write_file(folder / "model.safetensors", pieces())
 
 
 def _tensors(
