@@ -421,7 +421,7 @@ def test_classes_called_by_numbers_need_names(tmp_path: Path) -> None:
         assert made.classes == ("shoe", "hat", "bag")
         assert [labels for _, labels, _ in told(made)] == [(0,), (1,), (2,)]
     (tmp_path / "set" / "classnames.txt").write_text("shoe\nhat\n")
-    with pytest.raises(FormatError, match="class 2, but classnames.txt has names for 2"):
+    with pytest.raises(FormatError, match=r"class 2, but classnames\.txt has names for 2"):
         open_set(tmp_path / "set" / "t.csv")
 
 
