@@ -37,10 +37,12 @@ __all__ = [
     "atomic_folder",
     "check_file",
     "check_folder",
+    "lock_folder",
     "one_at_a_time",
     "remove_folder",
     "remove_stale",
     "sync_file",
+    "user_path",
     "write_file",
 ]
 
@@ -186,6 +188,32 @@ def one_at_a_time(path: str | Path) -> Iterator[None]:
     finally:
         target.unlink(missing_ok=True)  # who waits for it finds the work done
         os.close(lock)
+
+
+def lock_folder(path: str | Path, busy: str) -> int:
+    """A descriptor that keeps other processes from the same folder until it is closed, or this process ends.
+
+    The folder is made if need be. Raises StorageError, with `busy` as the reason, where another one has it.
+    """
+    target = Path(path)
+    with _reported(target):
+        target.mkdir(parents=True, exist_ok=True)
+        lock = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StorageError(f"cannot write {target}: {busy}") from None
+    except OSError:  # a file system without locks
+        pass
+    return lock
+
+
+def user_path(text: str | Path) -> Path:
+    """A path that a person has typed: "~" is the home folder, where there is one."""
+    with contextlib.suppress(RuntimeError):
+        return Path(text).expanduser()
+    return Path(text)
 
 
 def remove_folder(path: str | Path) -> None:

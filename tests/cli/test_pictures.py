@@ -31,6 +31,7 @@ def _models(monkeypatch: pytest.MonkeyPatch) -> None:
         return Embedder(Blind(), made.preprocessor, made.labels, "blind", "blind") if str(name) == "blind" else made
 
     monkeypatch.setattr("tercet.pipeline.pictures.open_towers", opened)
+    monkeypatch.setattr("tercet.pipeline.pictures.PACKAGED", ("colours",))
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_what_a_plot_needs_is_checked_first(gallery: Path, tmp_path: Path, monke
     (tmp_path / "folder.png").mkdir()
     monkeypatch.setattr("tercet.pipeline.pictures.measure", lambda *_, **__: pytest.fail("measured"))
     for name, message in {
-        "file/bars.png": "no folder you may",
+        "file/bars.png": "file is no folder",
         "folder.png": "a folder is there",
         "bars.svg": "ends in .png",
     }.items():
@@ -239,6 +240,31 @@ def test_index_and_search(gallery: Path, tmp_path: Path) -> None:
     assert {hit["path"].split("/")[0] for hit in by_picture["hits"]} == {"blue"}
     assert "red/0.png" in tercet("search", place, "red").stdout
     assert "no such picture" in tercet("search", place, "missing.JPG").stderr
+
+
+def test_an_index_does_not_make_us_download_a_model(gallery: Path, tmp_path: Path) -> None:
+    place = tmp_path / "index"
+    result_of("index", gallery / "train", "-m", "nobody/some-repo", "-o", place)
+    refused = tercet("search", place, "red")
+    assert refused.exit_code == 1
+    assert "made by nobody/some-repo, which is no folder here; name the model with -m" in refused.stderr
+
+
+def test_pictures_that_are_left_out_are_named(gallery: Path, tmp_path: Path) -> None:
+    (gallery / "train" / "red" / "a.heic").write_bytes(b"x")
+    assert "1 .heic left out" in tercet("index", gallery / "train", "-m", "colours", "-o", tmp_path / "i").stdout
+    assert result_of("embed", "colours", gallery / "train", "-o", tmp_path / "v.npy")["left_out"] == {".heic": 1}
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "a.avif").write_bytes(b"x")
+    assert "1 .avif left out" in tercet("embed", "colours", tmp_path / "only", "-o", tmp_path / "w.npy").stderr
+
+
+def test_a_limit_is_shared_out_among_the_classes(gallery: Path) -> None:
+    (dataset,) = result_of("eval", "colours", "--dataset", gallery, "--limit", 6)["datasets"]
+    assert dataset["pictures"] == 6
+    assert result_of("eval", "blind", "--dataset", gallery, "--limit", 6)["datasets"][0]["models"]["model"][
+        "top1"
+    ] == pytest.approx(1 / 6)
 
 
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:

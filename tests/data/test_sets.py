@@ -405,3 +405,37 @@ def test_the_sources_of_our_own_model_are_datasets(monkeypatch: pytest.MonkeyPat
     assert [captions for _, _, captions in told(scenes)] == [("a coat", "a unseen coat"), ("a bag",)]
     with pytest.raises(FormatError, match="no split 'x'"):
         open_set("emoji:x")
+
+
+def test_classes_called_by_numbers_need_names(tmp_path: Path) -> None:
+    for number in range(3):
+        paint(tmp_path / "set" / str(number) / "0.png", "red", number)
+    rows = "".join(f"{number}/0.png,{number}\n" for number in range(3))
+    (tmp_path / "set" / "t.csv").write_text("image,label\n" + rows)
+    for source in (tmp_path / "set", tmp_path / "set" / "t.csv"):
+        with pytest.raises(FormatError, match=r"called by numbers \(0 to 2\); put their names"):
+            open_set(source)
+    (tmp_path / "set" / "classnames.txt").write_text("shoe\nhat\nbag\n")
+    for source in (tmp_path / "set", tmp_path / "set" / "t.csv"):
+        made = open_set(source)
+        assert made.classes == ("shoe", "hat", "bag")
+        assert [labels for _, labels, _ in told(made)] == [(0,), (1,), (2,)]
+    (tmp_path / "set" / "classnames.txt").write_text("shoe\nhat\n")
+    with pytest.raises(FormatError, match=r"class 2, but classnames\.txt has names for 2"):
+        open_set(tmp_path / "set" / "t.csv")
+
+
+def test_pictures_that_are_left_out_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paint(tmp_path / "set" / "hat" / "0.png", "red")
+    (tmp_path / "set" / "hat" / "1.heic").write_bytes(b"x")
+    open_set(tmp_path / "set")
+    (line,) = caplog.messages
+    assert "1 .heic left out" in line
+    caplog.clear()
+    files = {"0.png": encoded(picture(), "PNG"), "0.cls": b"0", "1.avif": b"x", "a.b.png": b"x"}
+    (tmp_path / "t").mkdir(exist_ok=True)
+    (tmp_path / "t" / "classnames.txt").write_text("hat\n")
+    assert len(list(open_set(tar(tmp_path / "t" / "s.tar", files)).samples())) == 1
+    formats, dots = caplog.messages
+    assert "1 .avif left out" in formats
+    assert "1 pictures left out whose names have two dots, such as *.b.png" in dots

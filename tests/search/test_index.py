@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib
 import json
 import os
@@ -22,7 +23,7 @@ import hostile_pictures
 from fake_clip import COLOURS, paint
 from tercet import fsio
 from tercet.errors import FormatError, ModelError, StorageError, TercetError
-from tercet.search import Index, build, find
+from tercet.search import Entry, Hit, Index, build, find
 from tercet.search.scan import scan
 from tercet.search.sheet import sheet
 
@@ -392,13 +393,53 @@ ABOUT = {"format": "tercet-index", "version": 1, "model": "m", "fingerprint": "f
 
 @pytest.mark.parametrize(
     "about",
-    ["", "[]", "{", *(json.dumps({**ABOUT, **change}) for change in ({"dim": -1}, {"version": 2}, {"model": None}))],
+    ["", "[]", "{", *(json.dumps({**ABOUT, **change}) for change in ({"dim": -1}, {"version": 1}, {"model": None}))],
 )
 def test_a_damaged_description_is_refused(tmp_path: Path, about: str) -> None:
     build(gallery(tmp_path / "in"), CLIP, tmp_path / "index")
     (tmp_path / "index" / "index.json").write_text(about)
     with pytest.raises(FormatError):
         Index.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../secret.png", "a/../../b.png", "a\0b.png"])
+def test_paths_that_lead_out_of_the_folder_are_refused(tmp_path: Path, path: str) -> None:
+    index = Index.create(tmp_path / "index", model="m", fingerprint="f", dim=1, folder=str(tmp_path))
+    index.add([Entry(path, 1, 1, "0" * 64)], {path: np.ones(1, np.float32)}, ())
+    with pytest.raises(FormatError, match="entries of an unknown form"):
+        Index.open(tmp_path / "index")
+
+
+def test_a_changed_entry_is_damage_and_no_picture_that_is_never_indexed(tmp_path: Path) -> None:
+    build(gallery(tmp_path / "in"), CLIP, tmp_path / "index")
+    (segment,) = (tmp_path / "index").glob("segment-*")
+    content = segment.read_bytes()
+    assert b'"refused": null' in content
+    segment.write_bytes(content.replace(b'"refused": null', b'"refused": "no"', 1))
+    with pytest.raises(FormatError, match="its checksum differs"):
+        build(tmp_path / "in", CLIP, tmp_path / "index")
+
+
+def test_the_contact_sheet_shows_only_what_was_indexed(tmp_path: Path) -> None:
+    paint(tmp_path / "private.png", "red")
+    hits = [Hit("private.png", 0.5)]
+    shown = hashlib.sha256((tmp_path / "private.png").read_bytes()).hexdigest()
+    assert "data:image/jpeg" in sheet("red", hits, tmp_path, {"private.png": shown})
+    for digests in ({}, {"private.png": "0" * 64}):
+        page = sheet("red", hits, tmp_path, digests)
+        assert "data:image/jpeg" not in page
+        assert "changed since it was indexed" in page
+
+
+def test_pictures_of_formats_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    folder = gallery(tmp_path / "in")
+    for name in ("a.heic", "b.HEIC", "c.avif", "d.txt", ".e.heic"):
+        (folder / name).write_bytes(b"x")
+    paint(folder / "f.png", "red")
+    (folder / "f.png").rename(folder / "f.jfif")
+    report = build(folder, CLIP, tmp_path / "index")
+    assert report.left_out == {".heic": 2, ".avif": 1}
+    assert "f.jfif" in Index.open(tmp_path / "index").entries
 
 
 def test_the_contact_sheet_escapes_names_and_shows_what_is_gone(tmp_path: Path) -> None:
@@ -409,7 +450,8 @@ def test_the_contact_sheet_escapes_names_and_shows_what_is_gone(tmp_path: Path) 
     build(folder, CLIP, tmp_path / "index")
     hits = find(Index.open(tmp_path / "index"), CLIP, "red", 5)
     (folder / "b'\"&.png").unlink()
-    page = sheet("<script>alert(2)</script>", hits, folder)
+    digests = {path: entry.sha256 for path, entry in Index.open(tmp_path / "index").entries.items()}
+    page = sheet("<script>alert(2)</script>", hits, folder, digests)
     page.encode()
     assert "<script" not in page
     assert "<img src=x" not in page

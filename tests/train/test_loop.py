@@ -27,7 +27,7 @@ from tercet.quantizers.learned import Learned
 from tercet.recipe import Distil
 from tercet.train import load_weights, train
 from tercet.train.data import Batches
-from tercet.train.journal import read_journal
+from tercet.train.journal import Journal, read_journal
 
 
 def run(folder: Path, **changed: Any) -> Any:
@@ -401,3 +401,11 @@ def test_the_journal(tmp_path: Path) -> None:
     assert last["scale"]["min"] < last["scale"]["mean"] < last["scale"]["max"]
     assert all(a["seconds"] < b["seconds"] for a, b in itertools.pairwise(records))
     assert all(a["cpu_seconds"] <= b["cpu_seconds"] for a, b in itertools.pairwise(records))
+
+
+def test_two_trainings_of_one_run_are_kept_apart(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl", None, {})
+    with pytest.raises(StorageError, match="another process is training the same run; wait for it"):
+        run(tmp_path)
+    journal.close()
+    run(tmp_path)

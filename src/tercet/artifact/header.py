@@ -61,6 +61,8 @@ def open_regular(path: Path) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise FormatError(f"{path}: {error.strerror}; is the path right?") from None
+    except ValueError:  # a NUL, or half a surrogate pair
+        raise FormatError(f"{str(path)[:200]!r}: no name a file can have; correct it") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FormatError(f"{path}: not a regular file")

@@ -84,7 +84,9 @@ def billm_dense(
         weights.update({name: dequantized(tensor) for name, tensor in found.items()})
         if progress:
             progress(index + 1, len(blocks))
-    weights.update({name: dequantized(rounded(tensors[name], plan[name])) for name in plan if name not in weights})
+    weights.update(
+        {name: dequantized(rounded(tensors[name], plan[name], name)) for name in plan if name not in weights}
+    )
     return Dense(weights, walk.bits)
 
 

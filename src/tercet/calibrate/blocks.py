@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tercet.calibrate.cache import BlockCache
 from tercet.calibrate.final_norm import fit_gains, fit_sureness
-from tercet.calibrate.keep import Quantized, dequantized, rounded
+from tercet.calibrate.keep import Quantized, dequantized, refuse_not_finite, rounded
 from tercet.calibrate.reconstruct import Piece, forward, reconstruct
 from tercet.calibrate.solve import solve
 from tercet.calibrate.statistics import Statistics
@@ -75,6 +75,7 @@ def calibrate(
         begin = time.process_time()
         names = [name for op in ops for name in (op.weight, op.bias) if name]
         weights = {name: np.array(tensors[name], np.float32) for name in names}
+        refuse_not_finite(weights)
         known, seconds = None, 0.0
         if kept:
             kept.enter(ops, weights)
@@ -93,7 +94,7 @@ def calibrate(
             progress(index + 1, len(blocks))
     begin = time.process_time()
     rest = [name for name in program.weights if name in plan and name not in solved]
-    solved.update({name: rounded(tensors[name], plan[name]) for name in rest})
+    solved.update({name: rounded(tensors[name], plan[name], name) for name in rest})
     walk.forget()
     norm, head = program.ops[-2:]
     if head.output == "logits":
@@ -158,7 +159,7 @@ class Walk:
         linears = {op.weight for op in ops if op.kind == "linear"}
         for name in weights:
             if name in self.plan and name not in solved and (not self.plan[name].quantizer or name not in linears):
-                solved[name] = rounded(weights[name], self.plan[name])
+                solved[name] = rounded(weights[name], self.plan[name], name)
         quantized.update({name: torch.from_numpy(dequantized(tensor)) for name, tensor in solved.items()})
         for stage in stages(ops):
             statistics = self._advance(stage, original, quantized, [] if known else self._unsolved(stage))

@@ -69,12 +69,14 @@ def _index_text(result: dict[str, Any]) -> str:
 
 
 def _refused(result: dict[str, Any]) -> list[str]:
-    refused = result["refused"]
+    from tercet.runtime.pictures.files import left_out
+
+    refused, passed = result["refused"], [left_out(result["left_out"])] if result["left_out"] else []
     if not refused:
-        return []
+        return passed
     shown = [f"  {printable(item['path'])}: {printable(item['reason'])}" for item in refused[:LISTED]]
     more = [f"  and {len(refused) - LISTED} more; --json lists all"] if len(refused) > LISTED else []
-    return [f"{len(refused)} refused:", *shown, *more]
+    return [*passed, f"{len(refused)} refused:", *shown, *more]
 
 
 def search(

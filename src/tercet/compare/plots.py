@@ -18,6 +18,7 @@ from typing import Any
 
 from tercet import fsio
 from tercet.errors import TercetError
+from tercet.shown import in_plot
 from tercet.train.curves import running_mean
 
 __all__ = ["plots", "refuse_without_matplotlib"]
@@ -96,7 +97,7 @@ def _scatter(axes: Any, rows: Sequence[Numbered], place: Callable[[Mapping[str, 
         x, y = place(row), row["perplexity"]
         alpha = 1 if row["trained"] else PALE
         look = {"marker": MARKERS[row["start"]], "color": _colour(number), "alpha": alpha, "linestyle": "none"}
-        axes.errorbar(x, y, yerr=row["spread"] or 0, markersize=8, label=f"{number} {row['name']}", **look)
+        axes.errorbar(x, y, yerr=row["spread"] or 0, markersize=8, label=f"{number} {in_plot(row['name'])}", **look)
         _name(axes, number, x, y)
     axes.set(yscale="log", xlabel=label)
 
@@ -119,7 +120,7 @@ def _losses(axes: Any, rows: Sequence[Numbered]) -> None:
         if steps:
             xs, values = [r["step"] for r in steps], running_mean([float(r["loss"]) for r in steps])
             style = "-" if row["start"] == "calibrated" else "--"
-            axes.plot(xs, values, style, color=_colour(number), label=f"{number} {row['name']}")
+            axes.plot(xs, values, style, color=_colour(number), label=f"{number} {in_plot(row['name'])}")
             _name(axes, number, xs[-1], values[-1])
             axes.set_yscale("log")
 

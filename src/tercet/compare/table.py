@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tercet.evaluate.rows import number
+from tercet.shown import in_markdown
 
 __all__ = ["cells", "page"]
 
@@ -33,7 +34,7 @@ def page(result: Mapping[str, Any]) -> str:
         [
             "# Methods compared",
             "",
-            *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (headings, rule, *lines)),
+            *("| " + " | ".join(map(in_markdown, line)) + " |" for line in (headings, rule, *lines)),
             "",
             result["protocol"],
             "",

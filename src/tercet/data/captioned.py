@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from tercet.data.pairs import Captioned
 from tercet.data.sets import PictureSet, Sample, open_set
+from tercet.data.sets.folders import say_left_out
 from tercet.data.sets.sample import check_classes, filled
 from tercet.errors import FormatError
+from tercet.fsio import user_path
 from tercet.runtime.pictures.files import SUFFIXES, opened
 from tercet.runtime.pictures.preprocess import on_white
 
@@ -67,10 +69,11 @@ def captioned(name: str, split: Literal["train", "validation", "test", "unseen"]
     """
     if name in KNOWN:
         return cast(Captioned, import_module(f"tercet.data.pictures.{KNOWN[name]}").pictures(split))
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir() and not any(each.is_dir() for each in path.iterdir()):
         samples = [Sample(each.name, each) for each in sorted(path.iterdir()) if each.suffix.lower() in SUFFIXES]
         if samples:
+            say_left_out(path)
             return Opened(path.name, _Pixels(samples), ((),) * len(samples), np.arange(len(samples)))
     return _opened(open_set(name), training=split == "train")
 

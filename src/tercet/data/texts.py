@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from tercet.runtime import Tokenizer
 __all__ = ["Split", "Text", "choose", "refuse_unreadable"]
 
 Split = Literal["train", "validation", "test"]
+MAX_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,33 @@ def refuse_unreadable(*wanted: str | Path | None) -> None:
             _read(Path(text))
 
 
+@cache
+def _piped(pipe: Path) -> bytes:
+    """What a shell's <(...) gives: it can be read once, and is asked for more often."""
+    return _bytes(pipe)
+
+
+def _bytes(file: Path) -> bytes:
+    if file.exists() and not (file.is_file() or file.is_fifo()):
+        raise TercetError(f"{file}: a folder or a device; give a text file")
+    with file.open("rb") as opened:
+        content = opened.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise TercetError(f"{file}: more than {MAX_BYTES >> 20} MB of text; give a part of it")
+    return content
+
+
 def _named(content: str, name: str) -> Text:
     return Text(content, name, hashlib.sha256(content.encode()).hexdigest())
 
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        content = _piped(file) if file.is_fifo() else _bytes(file)
+        return content.decode("utf-8-sig")  # some editors write a mark of the byte order first
     except OSError as error:
         raise TercetError(f"{file}: cannot be read ({error.strerror}); name another file") from error
     except UnicodeDecodeError as error:
         raise TercetError(f"{file}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except ValueError:
+        raise TercetError(f"{str(file)[:200]!r}: no name a file can have; correct it") from None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tercet import fsio
 from tercet.errors import StorageError, TercetError
+from tercet.shown import in_plot
 
 __all__ = ["bars", "check_bars", "table"]
 
@@ -58,11 +59,7 @@ def check_bars(place: Path) -> None:
         raise TercetError("plots are drawn with matplotlib; pip install 'tercet[report]'") from None
     if place.suffix != ".png":
         raise StorageError(f"cannot write {place}: bars are drawn as PNG; give a name that ends in .png")
-    if place.is_dir():
-        raise StorageError(f"cannot write {place}: a folder is there; give a name that ends in .png")
-    folder = next(folder for folder in place.absolute().parents if folder.exists())  # others are made
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write {place}: {folder} is no folder you may write to; choose another")
+    fsio.check_file(place)
 
 
 def bars(datasets: Sequence[Mapping[str, Any]]) -> bytes:
@@ -76,10 +73,10 @@ def bars(datasets: Sequence[Mapping[str, Any]]) -> bytes:
     for number, name in enumerate(names):
         heights = [100 * dataset["models"][name][dataset["metric"]] for dataset in datasets]
         places = [index + (number - (len(names) - 1) / 2) * width for index in range(len(datasets))]
-        drawn = axes.bar(places, heights, width * 0.95, label=name)
+        drawn = axes.bar(places, heights, width * 0.95, label=in_plot(name))
         if len(datasets) <= 12:
             axes.bar_label(drawn, fmt="%.1f", fontsize=8, padding=2)
-    labels = [f"{dataset['name']}\n{WORDS.get(dataset['metric'], dataset['metric'])}" for dataset in datasets]
+    labels = [f"{in_plot(dataset['name'])}\n{WORDS.get(dataset['metric'], dataset['metric'])}" for dataset in datasets]
     axes.set_xticks(range(len(datasets)), labels, rotation=0 if len(datasets) <= 4 else 60, fontsize=8)
     axes.set(ylabel="%", ylim=(0, 108))
     axes.set_yticks(range(0, 101, 20))

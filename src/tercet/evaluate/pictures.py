@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ def measure(
     """Measures one model.
 
     Args:
-        limit: read the first so many pictures only; of the training pictures as many, shared out among the classes.
+        limit: read so many pictures only, evenly from the classes; of the training pictures as many.
         linear: a linear probe on the set's training pictures too, where each picture has one class.
 
     Raises FormatError: the set is damaged, empty or names classes that it does not have; TercetError: no training
@@ -111,7 +110,7 @@ def measure(
     result = Measured()
     one_class = pictures.task == "classification" and pictures.metric != "mean_average_precision"
     training = _training(pictures) if linear and one_class else None  # what is wrong with it is said at once
-    samples, vectors = _embed(clip, islice(pictures.samples(), limit), result.refused, batch, workers, told)
+    samples, vectors = _embed(clip, _evenly(pictures.samples(), limit), result.refused, batch, workers, told)
     result.pictures = len(samples)
     if not samples:
         why = f"; the first: {result.refused[0][1]}" if result.refused else ""
@@ -192,6 +191,17 @@ def _training(pictures: PictureSet) -> Iterator[Sample]:
     if pictures.training is None:
         raise TercetError(f"{pictures.name}: no training pictures for a linear probe; put them in train/ beside test/")
     return pictures.training()
+
+
+def _evenly(samples: Iterable[Sample], limit: int | None) -> Iterable[Sample]:
+    """So many, in their order: the first of each class, then the second of each, and so on; all if `limit` is None."""
+    if limit is None:
+        return samples
+    listed, turns, seen = list(samples), list[tuple[int, int]](), Counter[tuple[int, ...]]()
+    for place, sample in enumerate(listed):
+        turns.append((seen[sample.labels], place))
+        seen[sample.labels] += 1
+    return [listed[place] for place in sorted(place for _, place in sorted(turns)[:limit])]
 
 
 def _shared(samples: Iterable[Sample], share: int | None) -> Iterator[Sample]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tercet.shown import in_markdown
+
 __all__ = ["Row", "markdown", "number", "table", "words"]
 
 
@@ -74,7 +76,7 @@ def table(rows: Iterable[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 def markdown(rows: Iterable[Row]) -> str:
     headings, lines = table(rows)
     rule = ("---", *("--:" for _ in headings[1:-1]), "---")
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (headings, rule, *lines)) + "\n"
+    return "\n".join("| " + " | ".join(map(in_markdown, cells)) + " |" for cells in (headings, rule, *lines)) + "\n"
 
 
 def words(score: str) -> str:

@@ -12,7 +12,7 @@ sizes are the model's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def verify(
     Raises FormatError where the file is damaged.
     """
     artifact = Artifact.open(Path(folder), check=True)
-    loose = {name: _floats(tensor) for name, tensor in artifact.tensors.items()}
+    loose = _Loose(artifact.tensors)
     towers = families.model(artifact.config["model"]).kind == "pair"
     passes = _towers(artifact, tokens, threads) if towers else _decoder(artifact, tokens, threads)
     inputs: dict[str, Floats] = {}
@@ -134,6 +134,25 @@ class _Pass:
     computed: Callable[[], Floats]
 
 
+class _Loose(Mapping[str, Floats]):
+    """Packed matrices as float32, each unpacked when it is asked for: all at once would be many times the file."""
+
+    def __init__(self, tensors: Mapping[str, PackedTensor | Floats]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Floats:
+        return _floats(self._tensors[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
 def _decoder(artifact: Artifact, tokens: int, threads: int | None) -> list[_Pass]:
     engine = Engine.open(artifact, threads=threads, activations="float32", kv="float32")
     ids = np.random.default_rng(0).integers(0, engine.vocab_size, min(tokens, engine.context))
@@ -163,7 +182,7 @@ def _floats(tensor: PackedTensor | Floats) -> Floats:
 
 
 def _run(
-    of: _Pass, tensors: dict[str, Floats], inputs: dict[str, Floats], transforms: list[tuple[Op, Floats, Floats]]
+    of: _Pass, tensors: Mapping[str, Floats], inputs: dict[str, Floats], transforms: list[tuple[Op, Floats, Floats]]
 ) -> Floats:
     """The interpreter's result, the last operation's. Adds what it feeds each matrix (float32[ROWS, in]) to `inputs`,
     and each rotation and clip with as many rows of input and result to `transforms`."""

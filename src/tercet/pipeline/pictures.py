@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from tercet import fsio
 from tercet.artifact import is_artifact
 from tercet.data.sets import open_set
-from tercet.errors import FormatError, TercetError
+from tercet.errors import FormatError, ModelError, TercetError
 from tercet.evaluate.picture_rows import bars, check_bars
 from tercet.evaluate.pictures import as_dict, measure
 from tercet.progress import Progress
 from tercet.runtime.pictures.embedder import BATCH, Embedder, normalized
-from tercet.runtime.pictures.files import SUFFIXES
+from tercet.runtime.pictures.files import SUFFIXES, left_out
 from tercet.search import Index, build, find
 from tercet.search.scan import scan
 from tercet.search.sheet import sheet
@@ -30,6 +30,7 @@ __all__ = ["embed", "evaluate_pictures", "index", "open_towers", "search"]
 
 MAX_TEXTS = 1 << 30  # bytes of a file of texts
 OUTPUTS = (".npy", ".parquet")
+PACKAGED = ("clip-tiny",)
 
 
 def open_towers(name: str | Path, *, threads: int | None = None) -> Embedder:
@@ -59,7 +60,7 @@ def evaluate_pictures(
     Args:
         datasets: names or paths, as `tercet.data.sets.open_set` takes them.
         original: the model it is compared with.
-        limit: the first so many pictures of each only.
+        limit: so many pictures of each only, evenly from its classes.
         linear: a linear probe too, where there are training pictures.
         plot: a PNG to draw. Whether that can be done is checked first; what fails nevertheless is "plot_failed".
 
@@ -123,11 +124,14 @@ def embed(
         fsio.check_file(_names(out))
     fsio.check_file(out)
     clip = open_towers(model, threads=threads)
-    names, vectors, refused = (
+    names, vectors, refused, passed = (
         _pictures(clip, source, batch, threads, progress) if source.is_dir() else _texts(clip, source, batch, progress)
     )
     if not len(vectors):
-        raise FormatError(f"{source}: nothing in it could be embedded ({len(refused)} refused); give pictures or lines")
+        raise FormatError(
+            f"{source}: nothing in it could be embedded ({len(refused)} refused"
+            f"{'; ' + left_out(passed) if passed else ''}); give pictures or lines"
+        )
     if normalize:
         vectors = normalized(vectors)
     _write(out, names, vectors)
@@ -137,10 +141,12 @@ def embed(
         "dim": clip.encoder.dim,
         "normalized": normalize,
         "refused": [{"path": path, "reason": reason} for path, reason in refused],
+        "left_out": passed,
     }
 
 
-Rows = tuple[list[str], NDArray[np.float32], list[tuple[str, str]]]
+Rows = tuple[list[str], NDArray[np.float32], list[tuple[str, str]], dict[str, int]]
+"""Names, vectors, what was refused and why, and how many pictures were left out by ending."""
 
 
 def _pictures(clip: Embedder, folder: Path, batch: int, threads: int | None, progress: Progress | None) -> Rows:
@@ -155,7 +161,8 @@ def _pictures(clip: Embedder, folder: Path, batch: int, threads: int | None, pro
         refused += made.refused
         if progress is not None:
             progress("pictures", len(names) + len(refused) - len(found.unread), len(paths))
-    return names, np.concatenate(vectors) if vectors else np.zeros((0, clip.encoder.dim), np.float32), refused
+    made_all = np.concatenate(vectors) if vectors else np.zeros((0, clip.encoder.dim), np.float32)
+    return names, made_all, refused, dict(found.left_out)
 
 
 def _texts(clip: Embedder, path: Path, batch: int, progress: Progress | None) -> Rows:
@@ -170,7 +177,7 @@ def _texts(clip: Embedder, path: Path, batch: int, progress: Progress | None) ->
         vectors.append(clip.texts(texts[start : start + batch]))
         if progress is not None:
             progress("texts", min(start + batch, len(texts)), len(texts))
-    return texts, np.concatenate(vectors) if vectors else np.zeros((0, clip.encoder.dim), np.float32), []
+    return texts, np.concatenate(vectors) if vectors else np.zeros((0, clip.encoder.dim), np.float32), [], {}
 
 
 def _write(out: Path, names: list[str], vectors: NDArray[np.float32]) -> None:
@@ -236,11 +243,12 @@ def search(
     if page is not None:
         fsio.check_file(page)
     opened = Index.open(place)
-    clip = open_towers(model if model is not None else opened.about["model"], threads=threads)
+    clip = open_towers(_own(opened) if model is None else model, threads=threads)
     picture = _picture(query)
     hits = find(opened, clip, query if picture is None else picture, count)
     if page is not None:
-        fsio.atomic_file(page, sheet(query, hits, opened.about["folder"]).encode())
+        digests = {hit.path: opened.entries[hit.path].sha256 for hit in hits}
+        fsio.atomic_file(page, sheet(query, hits, opened.about["folder"], digests).encode())
     return {
         "query": query,
         "kind": "text" if picture is None else "picture",
@@ -248,6 +256,14 @@ def search(
         "hits": [hit.as_dict() for hit in hits],
         "page": None if page is None else str(page),
     }
+
+
+def _own(index: Index) -> str:
+    """The model that an index names. Raises ModelError for one that would be downloaded: nobody here has named it."""
+    name = str(index.about["model"])
+    if name not in PACKAGED and not Path(name).is_dir():
+        raise ModelError(f"{index.place}: made by {name[:200]}, which is no folder here; name the model with -m")
+    return name
 
 
 def _picture(query: str) -> Path | None:

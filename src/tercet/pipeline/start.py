@@ -41,7 +41,7 @@ def begin(making: Making, lesson: Lesson, watch: Watch) -> Start:
     if settings is None or not any(planned.quantizer for planned in plan.values()):
         before, made = time.process_time(), {}
         for done, (name, planned) in enumerate(plan.items(), start=1):
-            made[name] = rounded(np.array(tensors[name]), planned)
+            made[name] = rounded(np.array(tensors[name]), planned, name)
             watch.step("round", done, len(plan))
         return Start(made, time.process_time() - before)
     spent: list[float] = []

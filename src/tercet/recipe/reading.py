@@ -15,6 +15,7 @@ __all__ = ["names", "read"]
 MAX_BYTES = 1 << 18
 MAX_DEPTH = 32
 BOOLEAN, TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
+PLAIN = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "map", "null", "seq", "str"))
 
 
 def names() -> list[str]:
@@ -53,7 +54,7 @@ def _parse(where: str, data: bytes) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise RecipeError(f"{where}: {line}{error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:  # also UnicodeDecodeError, impossible dates, endless numbers
+    except (yaml.YAMLError, ValueError) as error:  # also UnicodeDecodeError, endless numbers
         raise RecipeError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise RecipeError(f"{where}: a recipe is a mapping of fields, such as `rules:`")
@@ -61,7 +62,7 @@ def _parse(where: str, data: bytes) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Aliases can blow a small file up, and a repeated key hides the first: both are refused."""
+    """Aliases can blow a small file up, a repeated key hides the first, tags call for other types: all are refused."""
 
     depth = 0
 
@@ -72,9 +73,13 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem="aliases (*name) are refused", problem_mark=mark)
         if self.depth > MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise yaml.MarkedYAMLError(problem=f"tags ({event.tag}) are refused", problem_mark=mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
+        if node is not None and node.tag not in PLAIN:  # a date, or what YAML merges: nothing a recipe holds
+            node.tag = TEXT
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -49,6 +49,7 @@ class Report:
         pictures: in the index now.
         added, changed, removed, kept: files, by what happened to them; `added` and `changed` are in the index.
         refused: of all files in the folder, path and reason; and of folders that could not be listed.
+        left_out: how many pictures there are of formats that are not read, by ending.
         seconds: wall clock.
     """
 
@@ -59,6 +60,7 @@ class Report:
     removed: int = 0
     kept: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _update(
 ) -> None:
     place = index.place
     found = scan(folder, place)
-    report.refused = list(found.unread.items())
+    report.refused, report.left_out = list(found.unread.items()), dict(found.left_out)
     waiting = _changed(index, folder, found.files, report)
     missing = [path for path in index.entries if path not in found.files]
     gone = [path for path in missing if not _out_of_sight(path, found)]

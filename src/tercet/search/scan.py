@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tercet.errors import FormatError
-from tercet.runtime.pictures.files import SUFFIXES
+from tercet.runtime.pictures.files import SUFFIXES, UNREAD
 
 __all__ = ["Found", "scan"]
 
@@ -27,10 +28,12 @@ class Found:
     Attributes:
         files: those that look like pictures by name, in the order of their folders.
         unread: folders and files that could not be looked at, and why.
+        left_out: how many pictures there are of formats that are not read, by ending.
     """
 
     files: dict[str, os.stat_result] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def scan(folder: Path, leave_out: Path | None = None) -> Found:
@@ -48,7 +51,9 @@ def scan(folder: Path, leave_out: Path | None = None) -> Found:
         here = Path(parent)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and (here / name).resolve() != own)
         for name in sorted(files):
-            if name.startswith(".") or not name.lower().endswith(SUFFIXES):
+            ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            if name.startswith(".") or ending not in SUFFIXES:
+                found.left_out.update([ending] if ending in UNREAD and not name.startswith(".") else [])
                 continue
             try:
                 found.files[(here / name).relative_to(folder).as_posix()] = (here / name).stat()

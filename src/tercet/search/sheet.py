@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tercet.artifact import open_regular
 from tercet.errors import FormatError
-from tercet.runtime.pictures.files import open_picture
+from tercet.runtime.pictures.files import MAX_FILE, open_picture
 from tercet.runtime.pictures.preprocess import on_white
 from tercet.search.find import Hit
 
@@ -25,8 +28,14 @@ figcaption { overflow-wrap: anywhere; font-variant-numeric: tabular-nums }
 """
 
 
-def sheet(query: str, hits: Sequence[Hit], folder: str | Path) -> str:
-    """The page. A picture that is gone or damaged by now has its reason in its place."""
+def sheet(query: str, hits: Sequence[Hit], folder: str | Path, digests: Mapping[str, str]) -> str:
+    """The page. A picture that is gone or damaged by now has its reason in its place.
+
+    Args:
+        folder: of the pictures, as the index names it.
+        digests: SHA-256 of each picture, by path, as the index has it. A file with another content is not shown: who
+            made the index has not seen it, and may only want to.
+    """
     parts = [
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(_shown(query))}</title>",
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:;"
@@ -38,22 +47,28 @@ def sheet(query: str, hits: Sequence[Hit], folder: str | Path) -> str:
     for number, hit in enumerate(hits, start=1):
         name = html.escape(_shown(hit.path))
         parts.append(
-            f"<figure>{_thumbnail(Path(folder, hit.path), name)}"
+            f"<figure>{_thumbnail(Path(folder, hit.path), name, digests.get(hit.path))}"
             f"<figcaption>{number}. {name}<br>{hit.score:.3f}</figcaption></figure>"
         )
     return "\n".join([*parts, "</main></html>\n"])
 
 
-def _thumbnail(path: Path, name: str) -> str:
+def _thumbnail(path: Path, name: str, digest: str | None) -> str:
     try:
-        picture = on_white(open_picture(path))
+        with os.fdopen(open_regular(path), "rb") as file:
+            content = file.read(MAX_FILE + 1)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise FormatError("changed since it was indexed; bring the index up to date")
+        picture = on_white(open_picture(content, str(path)))
+    except OSError as error:
+        return f"<p>{html.escape(_shown(str(error.strerror)))}</p>"
     except FormatError as error:
         reason = html.escape(_shown(str(error).removeprefix(f"{path}: ")))
         return f"<p>{reason}</p>"
     picture.thumbnail((SIDE, SIDE))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return f"<img alt='{name}' src='data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'>"
+    made = io.BytesIO()
+    picture.save(made, "JPEG", quality=85)
+    return f"<img alt='{name}' src='data:image/jpeg;base64,{base64.b64encode(made.getvalue()).decode()}'>"
 
 
 def _shown(text: str) -> str:

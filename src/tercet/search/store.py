@@ -1,7 +1,7 @@
 """An index on disk: a folder of segments, each written in one step and never changed.
 
     index.json                          what it is: model fingerprint, dimension, folder
-    segment-00000001.safetensors        vectors f16[n, dim] of length 1, entries u8[bytes]: JSON
+    segment-00000001.safetensors        vectors f16[n, dim] of length 1, entries u8[bytes]: JSON, sha256 u8[32] of both
 
 Reading it is replaying its segments in order: an entry takes the place of an earlier one of the same path; a path in
 `gone` takes it out; a segment that is `whole` starts from nothing. So a process that dies, however it dies, loses what
@@ -14,6 +14,7 @@ float16 costs a ten-thousandth of a cosine. Files are read without trust: as saf
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -32,7 +33,7 @@ from tercet.errors import FormatError, StorageError
 __all__ = ["ABOUT", "Entry", "Index"]
 
 ABOUT = "index.json"
-VERSION = 1
+VERSION = 2
 MAX_ENTRIES = 1 << 30  # bytes of JSON in a segment
 FRAME = 64  # of them around the entries
 
@@ -158,6 +159,7 @@ class Index:
         arrays: dict[str, NDArray[Any]] = {"entries": text}
         if len(matrix):
             arrays["vectors"] = np.ascontiguousarray(matrix)
+        arrays["sha256"] = _checksum(*arrays.values())
         header, order = lay_out(arrays)
         fsio.atomic_file(self.place / name, (header, *(arrays[key] for key in order)))
 
@@ -226,23 +228,46 @@ def _segment(path: Path, dim: int) -> tuple[dict[str, Any], NDArray[np.float16]]
         if text is None or text.dtype != "U8" or text.end - text.start > MAX_ENTRIES:
             raise FormatError(f"{path}: no list of entries; make the index again")
         file.seek(text.start)
+        listed, stored = file.read(text.end - text.start), b""
         try:
-            told = json.loads(file.read(text.end - text.start))
+            told = json.loads(listed)
         except (ValueError, RecursionError):
             raise FormatError(f"{path}: its list of entries is no JSON; make the index again") from None
         if not isinstance(told, dict):
             raise FormatError(f"{path}: its list of entries is no JSON object; make the index again")
+        if (digest := tensors.get("sha256")) is not None and digest.end - digest.start == 32:
+            file.seek(digest.start)
+            stored = file.read(32)
         if vectors is None:
+            _check(path, stored, listed)
             return told, np.zeros((0, dim), np.float16)
         if vectors.dtype != "F16" or len(vectors.shape) != 2 or vectors.shape[1] != dim:
             raise FormatError(f"{path}: vectors are not f16[n, {dim}]; make the index again")
         file.seek(vectors.start)
-        matrix = np.frombuffer(file.read(vectors.end - vectors.start), np.float16).reshape(vectors.shape)
+        content = file.read(vectors.end - vectors.start)
+    _check(path, stored, listed, content)
+    matrix = np.frombuffer(content, np.float16).reshape(vectors.shape)
     if not np.isfinite(matrix).all():
         raise FormatError(f"{path}: vectors that are not finite; make the index again")
     return told, matrix
 
 
+def _checksum(*parts: Any) -> NDArray[np.uint8]:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
+def _check(path: Path, stored: bytes, *parts: bytes) -> None:
+    """A changed entry could keep a picture out of the index for good, without a word."""
+    if stored != _checksum(*parts).tobytes():
+        raise FormatError(f"{path}: damaged, its checksum differs; make the index again")
+
+
 def _sound(entry: Entry) -> bool:
     texts = (entry.path, entry.sha256, entry.refused or "")
-    return all(isinstance(text, str) for text in texts) and type(entry.size) is int and type(entry.mtime_ns) is int
+    if not all(isinstance(text, str) for text in texts):
+        return False
+    inside = not entry.path.startswith("/") and ".." not in entry.path.split("/") and "\0" not in entry.path
+    return inside and type(entry.size) is int and type(entry.mtime_ns) is int

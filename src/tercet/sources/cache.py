@@ -11,14 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tercet import fsio
+from tercet.errors import StorageError
 
 __all__ = ["cache_dir", "entry"]
 
 
 def cache_dir() -> Path:
-    """The cache folder (not necessarily there yet)."""
+    """The cache folder (not necessarily there yet). Raises StorageError where there is no home folder and no name."""
     named = os.environ.get("TERCET_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "tercet"
+    try:
+        return Path(named) if named else Path.home() / ".cache" / "tercet"
+    except RuntimeError:  # a user without a home, as in containers
+        raise StorageError("this user has no home folder for a cache; name a folder in TERCET_CACHE") from None
 
 
 def entry(kind: str, key: str, make: Callable[[Path], None]) -> Path:

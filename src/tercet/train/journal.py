@@ -19,6 +19,7 @@ import contextlib
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,11 +40,12 @@ class Journal:
         path: the file; what it has after `step` is cut off, all of it if that is None. Folders are made.
         config: what trackio shows beside the curves.
 
-    Raises StorageError.
+    Raises StorageError: also where another process has the run, until `close`.
     """
 
     def __init__(self, path: Path, step: int | None, config: Mapping[str, Any]) -> None:
         self.path = path
+        self._lock = fsio.lock_folder(path.parent, "another process is training the same run; wait for it")
         kept = b"".join(line for line, record in _lines(path) if step is not None and record["step"] <= step)
         fsio.atomic_file(path, kept)
         self._tracker = _tracker(path.parent.name, config)
@@ -63,6 +65,7 @@ class Journal:
         fsio.sync_file(self.path)
 
     def close(self) -> None:
+        os.close(self._lock)
         if self._tracker is not None:
             with contextlib.redirect_stdout(sys.stderr):
                 self._tracker.finish()

@@ -112,8 +112,8 @@ def train(
     made_of = identity(task, arrays, settings, processes, identified)
     run = _Run(task, batches, settings, Path(folder), processes, made_of, evaluate, progress)
     with run.interrupt:
-        resumed = run.begin(resume)
         try:
+            resumed = run.begin(resume)
             while run.step < settings.steps:
                 run.advance()
         finally:

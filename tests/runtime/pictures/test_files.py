@@ -53,6 +53,11 @@ def test_a_transparent_colour_survives_the_rotation() -> None:
     assert made.info["transparency"] is not None
 
 
+def test_a_pgm_of_16_bits_is_called_so() -> None:
+    with pytest.raises(FormatError, match="a PGM of more than 8 bits; save it with 8, or as PNG"):
+        open_picture(b"P5\n2 1\n65535\n" + bytes(4))
+
+
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_16_bit_grey_keeps_its_high_bytes(form: str) -> None:
     values = np.random.default_rng(0).integers(0, 1 << 16, (30, 40)).astype(np.uint16)

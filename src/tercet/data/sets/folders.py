@@ -7,15 +7,19 @@ Folders called by numbers are classes in the order of these numbers, others in t
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tercet.data.sets.sample import Sample, natural
 from tercet.errors import FormatError
-from tercet.runtime.pictures.files import SUFFIXES
+from tercet.runtime.pictures.files import SUFFIXES, UNREAD, left_out
 
-__all__ = ["class_folders", "class_names", "read_folders"]
+__all__ = ["class_folders", "class_names", "read_folders", "refuse_numbers", "say_left_out"]
+
+log = logging.getLogger("tercet.data")
 
 WORDNET = re.compile(r"n\d{8}")
 
@@ -49,6 +53,13 @@ def _samples(folder: Path, numbers: dict[str, int]) -> Iterator[Sample]:
                 yield Sample(str(path.relative_to(folder)), path, (number,))
 
 
+def say_left_out(folder: Path) -> None:
+    """Warns of pictures that are passed over for their format."""
+    endings = Counter(path.suffix.lower() for path in folder.rglob("*") if not path.name.startswith("."))
+    if passed := {ending: count for ending, count in endings.items() if ending in UNREAD}:
+        log.warning("%s: %s", folder, left_out(passed))
+
+
 def class_names(folder: Path, folders: Sequence[str], known: Sequence[str] | None) -> tuple[str, ...]:
     """What the classes of these folders are called.
 
@@ -56,7 +67,7 @@ def class_names(folder: Path, folders: Sequence[str], known: Sequence[str] | Non
         known: their names: by name where they are those of the folders in another order, else by place. The folders'
             own if absent.
 
-    Raises FormatError: names for another number of folders, or none for folders that are numbers of WordNet.
+    Raises FormatError: names for another number of folders, or none for folders called by numbers.
     """
     own = [name.replace("_", " ") for name in folders]
     if known is None:
@@ -65,6 +76,7 @@ def class_names(folder: Path, folders: Sequence[str], known: Sequence[str] | Non
                 f"{folder}: its folders are numbers of WordNet, no names; put a name a line, in the order of the"
                 " folders, into classnames.txt beside them"
             )
+        refuse_numbers(folder, folders)
         return tuple(own)
     if len(known) != len(folders):
         raise FormatError(f"{folder}: {len(folders)} class folders, but there are names for {len(known)} classes")
@@ -72,6 +84,15 @@ def class_names(folder: Path, folders: Sequence[str], known: Sequence[str] | Non
     if len(by_name) == len(known) and by_name.keys() == {_plain(name) for name in own}:
         return tuple(by_name[_plain(name)] for name in own)
     return tuple(known)
+
+
+def refuse_numbers(where: Path, classes: Sequence[str]) -> None:
+    """Raises FormatError where classes are numbers, which a model would read as words."""
+    if classes and all(name.strip().isdigit() for name in classes):
+        raise FormatError(
+            f"{where}: its classes are called by numbers ({classes[0]} to {classes[-1]}); put their names, one a line"
+            " in the order of the numbers, into classnames.txt beside it"
+        )
 
 
 def _plain(name: str) -> str:

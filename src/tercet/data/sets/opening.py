@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tercet.data.sets.built_in import BUILT_IN, built_in
-from tercet.data.sets.folders import class_folders, class_names, read_folders
+from tercet.data.sets.folders import class_folders, class_names, read_folders, say_left_out
 from tercet.data.sets.named import NAMED, Named, classes_of, place_of, templates_of
 from tercet.data.sets.sample import TEMPLATES, PictureSet, Sample, filled, lines
 from tercet.data.sets.tables import SUFFIXES, table
 from tercet.data.sets.webdataset import read_tars, tars_in
 from tercet.errors import FormatError
+from tercet.fsio import user_path
 
 __all__ = ["open_set"]
 
@@ -25,7 +26,7 @@ SPLITS = ("test", "val", "validation")
 
 def open_set(source: str | Path) -> PictureSet:
     """Opens a dataset. Raises FormatError: no such path or name, not downloaded, not understood."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.exists():
         return _from_path(path)
     own = built_in(str(source))
@@ -40,7 +41,7 @@ def open_set(source: str | Path) -> PictureSet:
 
 def _from_path(path: Path) -> PictureSet:
     if path.suffix.lower() in SUFFIXES:
-        task, classes, samples = table(path)
+        task, classes, samples = table(path, lines(path.parent / "classnames.txt"))
         metric = "top1" if classes else "recall"
         return PictureSet(path.stem, task, metric, classes, _templates(path.parent) or TEMPLATES, samples)  # type: ignore[arg-type]
     if path.suffix.lower() == ".tar":
@@ -52,6 +53,7 @@ def _from_path(path: Path) -> PictureSet:
     if tars:
         return _tars(path.name, tars, path, None)
     folders = class_folders(part)
+    say_left_out(part)
     known = lines(part / "classnames.txt") or lines(part.parent / "classnames.txt")
     return PictureSet(
         path.name,
@@ -74,11 +76,12 @@ def _named(named: Named) -> PictureSet:
         found = sorted(file for file in part.iterdir() if file.suffix.lower() in SUFFIXES)
         if not found:
             raise FormatError(f"{part}: neither tars nor a table of captions; get {named.download}")
-        task, _, samples = table(found[0])
+        task, _, samples = table(found[0], None)
         if task != "retrieval":
             raise FormatError(f"{found[0]}: no captions in it; {named.name} is a retrieval set")
         return PictureSet(named.name, "retrieval", "recall", (), TEMPLATES, samples)
     folders = class_folders(part)
+    say_left_out(part)
     known = lines(place / "classnames.txt") or (classes_of(named) if named.classes else None)
     return PictureSet(
         named.name,

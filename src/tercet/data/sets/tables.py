@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tercet.data.sets.folders import refuse_numbers
 from tercet.data.sets.sample import Sample, Task, natural
 from tercet.errors import FormatError
 
@@ -29,10 +30,14 @@ MAX_LINE = 1 << 20
 MAX_ROWS = 20_000_000
 
 
-def table(path: Path) -> tuple[Task, tuple[str, ...], Callable[[], Iterator[Sample]]]:
-    """The task, class names in the order of their sorting (none for captions), and what begins to read.
+def table(path: Path, known: tuple[str, ...] | None) -> tuple[Task, tuple[str, ...], Callable[[], Iterator[Sample]]]:
+    """The task, class names (none for captions), and what begins to read.
 
-    Raises FormatError, with the line, where a row is not understood.
+    Args:
+        known: names of the classes, where labels are their numbers, from 0. Names in the table itself are classes in
+            the order of their sorting.
+
+    Raises FormatError, with the line, where a row is not understood; for numbers without names.
     """
     rows = list(_rows(path))
     if not rows:
@@ -58,7 +63,14 @@ def table(path: Path) -> tuple[Task, tuple[str, ...], Callable[[], Iterator[Samp
     if captions:
         return "retrieval", (), lambda: (Sample(p, places[p], captions=tuple(t)) for p, t in captions.items())
     names = sorted({label for own in labels.values() for label in own}, key=natural)
-    number = {name: index for index, name in enumerate(names)}
+    if known is not None and all(label.isdigit() for label in names):
+        beyond = next((label for label in names if int(label) >= len(known)), None)
+        if beyond is not None:
+            raise FormatError(f"{path}: class {beyond[:20]}, but classnames.txt has names for {len(known)}; correct it")
+        number, names = {label: int(label) for label in names}, list(known)
+    else:
+        refuse_numbers(path, names)
+        number = {name: index for index, name in enumerate(names)}
     return (
         "classification",
         tuple(names),

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -27,10 +29,13 @@ import numpy as np
 from tercet.artifact import open_regular
 from tercet.data.sets.sample import Sample
 from tercet.errors import FormatError
-from tercet.runtime.pictures.files import MAX_FILE, SUFFIXES
+from tercet.runtime.pictures.files import MAX_FILE, SUFFIXES, UNREAD, left_out
 from tercet.runtime.section import Section
+from tercet.shown import printable
 
 __all__ = ["read_tars", "tars_in"]
+
+log = logging.getLogger("tercet.data")
 
 MAX_TEXT = 1 << 20
 PICTURES = tuple(suffix[1:] for suffix in SUFFIXES)
@@ -72,6 +77,7 @@ class _Headers:
 def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, str, bytes | Section]]:
     """(sample, extension, content or, of pictures, their place) of the files that matter."""
     last = -1
+    passed: Counter[str] = Counter()
     for member in tar:
         if member.offset <= last:  # a size below zero leads back, and round for ever
             raise tarfile.ReadError("a file in it has no size")
@@ -83,12 +89,27 @@ def _members(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[str, str, bytes
         extension = found[2].lower()
         limit = MAX_FILE if extension in PICTURES else MAX_TEXT
         if extension not in (*PICTURES, "cls", "txt", "json", "npy"):
+            passed[extension] += 1
             continue
         if member.size > limit:
             raise FormatError(f"{path}: {member.name[:80]!r} has {member.size} bytes; at most {limit} are read")
         section = Section(path, member.offset_data, member.size)
         file: IO[bytes] | None = None if extension in PICTURES else tar.extractfile(member)
         yield found[1], extension, section if file is None else file.read(member.size)
+    _say(path, passed)
+
+
+def _say(path: Path, passed: Mapping[str, int]) -> None:
+    """Warns of pictures that are passed over: for their format, or a second dot, which makes them parts of others."""
+    formats = {f".{ending}": count for ending, count in passed.items() if f".{ending}" in UNREAD}
+    if formats:
+        log.warning("%s: %s", path, left_out(formats))
+    dots = {ending: count for ending, count in passed.items() if ending.endswith(tuple(f".{p}" for p in PICTURES))}
+    if dots:
+        log.warning(
+            "%s: %d pictures left out whose names have two dots, such as %s; a sample's name ends at its first dot",
+            path, sum(dots.values()), printable(f"*.{min(dots)}"[:80]),
+        )  # fmt: skip
 
 
 def _samples(members: Iterator[tuple[str, str, bytes | Section]], path: Path) -> Iterator[Sample]:
@@ -118,7 +139,7 @@ def _made(name: str, found: dict[str, bytes | Section], path: Path) -> Iterator[
         elif "npy" in parts:
             labels = _present(parts["npy"])
         elif "txt" in parts:
-            captions = tuple(line.strip() for line in parts["txt"].decode().splitlines() if line.strip())
+            captions = tuple(line.strip() for line in parts["txt"].decode("utf-8-sig").splitlines() if line.strip())
         elif "json" in parts:
             captions = _from_json(parts["json"])
     except (ValueError, EOFError, RecursionError) as error:

@@ -19,7 +19,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +33,26 @@ from tercet.runtime.section import Section, Window
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FORMATS", "SUFFIXES", "PictureSource", "UnreadError", "open_picture", "opened", "pillow"]
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "UNREAD",
+    "PictureSource",
+    "UnreadError",
+    "left_out",
+    "open_picture",
+    "opened",
+    "pillow",
+]
 
 PictureSource = str | Path | Section | bytes | NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+UNREAD = (  # pictures too, by their endings, but of formats that nobody reads here
+    ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpf", ".svg", ".psd", ".ico", ".tga", ".exr", ".hdr",
+    ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".sr2", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw", ".raw",
+)  # fmt: skip
 MAX_FILE = 64 << 20
 MAX_DECODED = 256 << 20
 BLOCK = 64 << 20  # above what malloc ever takes from a heap: such blocks go back to the system at once
@@ -98,6 +112,12 @@ def _decoded(source: PictureSource, name: str | None) -> Iterator[Image]:
             yield picture
 
 
+def left_out(endings: Mapping[str, int]) -> str:
+    """What is said of pictures that were passed over, counted by ending: "3 .heic and 1 .avif are left out; ..."."""
+    counted = " and ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
+    return f"{counted} left out, a format that is not read; save them as JPEG or PNG"
+
+
 def pillow() -> Any:
     """Pillow's Image module, set up for use here. Raises TercetError where it is missing."""
     try:
@@ -154,6 +174,8 @@ def _cost(picture: Any, where: str) -> int:
     # A JPEG of several pictures (MPO: previews, depth maps) is a still; its first picture is the one.
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
         raise FormatError(f"{where}: animated or of several pages; save the picture that is meant")
+    if picture.mode == "I" and picture.format == "PPM":  # whose 9 to 16 bits Pillow widens
+        raise FormatError(f"{where}: a PGM of more than 8 bits; save it with 8, or as PNG")
     if picture.mode in ("I", "F"):
         raise FormatError(f"{where}: samples of 32 bits; save it with 8 or 16")
     own = BYTES.get(picture.mode, 4)

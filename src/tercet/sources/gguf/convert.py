@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet import fsio
 from tercet.artifact import SUMS, checksum, written
 from tercet.errors import FormatError
 from tercet.sources.gguf import tokenizer as gguf_tokenizer
@@ -72,7 +73,8 @@ def plan(file: GGUFFile) -> Plan:
 def write(planned: Plan, folder: Path, progress: Callable[[int, int], None]) -> None:
     """Write the model into the existing empty `folder`, with checksums; `progress(done, all)` counts tensors.
 
-    The safetensors header comes first and is known beforehand, so that tensors need not be held together.
+    The safetensors header comes first and is known beforehand, so that tensors need not be held together. Raises
+    StorageError.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -81,18 +83,21 @@ def write(planned: Plan, folder: Path, progress: Callable[[int, int], None]) -> 
         header[target] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
     text = _json(header)
     text += b" " * (-len(text) % 64 + 56)  # 8 + header is a multiple of 64: tensors are aligned when mapped
-    with (folder / "model.safetensors").open("wb") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        checksums = {}
+    checksums = {}
+
+    def pieces() -> Iterator[Any]:
+        yield len(text).to_bytes(8, "little") + text
         for done, (target, values) in enumerate(planned.weights(), 1):
             stored = np.ascontiguousarray(values, "<f4")
             checksums[target] = checksum(stored)
-            stored.tofile(out)
+            yield stored
             progress(done, len(planned.tensors))
+
+    fsio.write_file(folder / "model.safetensors", pieces())
     texts = {**planned.texts, CHECKSUMS: _json(checksums)}
-    digests = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
-    for name, text in {**texts, SUMS: written(digests)}.items():
-        (folder / name).write_bytes(text)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in texts.items()}
+    for name, content in {**texts, SUMS: written(digests)}.items():
+        fsio.write_file(folder / name, content)
 
 
 def _tensors(
