@@ -43,6 +43,7 @@ from tercet.families.family import Family
 from tercet.families.multimodal import MULTIMODAL, text_config, text_part
 from tercet.families.narrow import narrowed
 from tercet.families.settings import Settings
+from tercet.families.unused import refuse_unread
 from tercet.program import Model
 
 __all__ = ["FAMILIES", "model", "narrowed"]
@@ -120,7 +121,10 @@ def model(config: Mapping[str, Any]) -> Model:
     for part in family.configs:
         _refuse(Settings(settings.part(part), {}), f"config.json: {part}")
     _check_architectures(settings, family.architecture)
-    return family.make(Settings(config, family.defaults))
+    own = Settings(config, family.defaults, unused=family.unused)
+    made = family.make(own)
+    refuse_unread(own)
+    return made
 
 
 def _near(model_type: Any) -> list[str]:

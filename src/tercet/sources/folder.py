@@ -25,7 +25,7 @@ from tercet.program import Model
 from tercet.sources.open_clip import config as open_clip
 from tercet.sources.open_clip.names import Renamed, renamed
 from tercet.sources.tensors import Tensors
-from tercet.sources.views import views
+from tercet.sources.views import differs, views
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,6 +69,18 @@ class Source:
         """float32 tensors by the names and in the shapes of `model.weights`, each read from the file when asked for."""
         stored = _stored(self.folder)
         return views(self.model, stored, stored.shapes)
+
+    def check(self) -> None:
+        """What can be known before any work: the model is supported, its tensors are all there and fit, and the
+        tokenizer has no more tokens than the model has rows. Raises ModelError or FormatError, one line."""
+        self.tensors()
+        tokenizer = self.folder / "tokenizer.json"
+        largest = largest_id(strict_json.parse(_bytes(tokenizer), str(tokenizer))) if tokenizer.is_file() else -1
+        if largest >= self.model.text.vocab_size:
+            raise FormatError(
+                f"{tokenizer}: it has ids up to {largest}, the model {self.model.text.vocab_size} rows of them; "
+                "resize the model's embedding for the added tokens, or take the model's own tokenizer"
+            )
 
     def pretrained(self) -> PreTrainedModel:
         """The transformers model: float32, eval mode. Raises ModelError where transformers cannot make it."""
@@ -130,8 +142,23 @@ def from_folder(folder: Path, name: str, origin: dict[str, Any], fingerprint: st
     Tensors(files)  # every header is checked here, once, before anything else may open the files
     if _is_open_clip(folder):
         _stored(folder)
+    config = _tying(folder, config)
     known = fingerprint or _fingerprint(folder, files)
     return Source(name, folder, config, known, {**origin, "sha256": known})
+
+
+def _tying(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The config without a tied head where the checkpoint has a head of its own: as transformers loads it."""
+    try:
+        described = families.model(config)
+    except ModelError:
+        return config  # told, by name, to whoever wants the model
+    stored = _stored(folder)
+    if described.kind != "text" or not differs(described, stored, stored.shapes):
+        return config
+    text = config.get("text_config")
+    inner = {"text_config": {**text, "tie_word_embeddings": False}} if isinstance(text, dict) else {}
+    return {**config, **inner, "tie_word_embeddings": False}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -224,6 +251,17 @@ def sha256(path: Path) -> str:
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
     return digest.hexdigest()
+
+
+def largest_id(tokenizer: Any) -> int:
+    """The largest id of a parsed tokenizer.json; -1 where it has none that could be read."""
+    found = tokenizer if isinstance(tokenizer, dict) else {}
+    model = found.get("model")
+    words = model.get("vocab") if isinstance(model, dict) else None
+    ids: list[Any] = list(words.values()) if isinstance(words, dict) else [len(words or []) - 1]
+    added = found.get("added_tokens")
+    ids += [each.get("id") for each in added if isinstance(each, dict)] if isinstance(added, list) else []
+    return max((each for each in ids if isinstance(each, int)), default=-1)
 
 
 def _text(value: dict[str, Any]) -> bytes:
