@@ -46,7 +46,7 @@ from tercet.families.settings import Settings
 from tercet.families.unused import refuse_unread
 from tercet.program import Model
 
-__all__ = ["FAMILIES", "model", "narrowed"]
+__all__ = ["FAMILIES", "MULTIMODAL", "model", "narrowed"]
 
 FAMILIES: dict[str, Family] = {
     "llama": llama.FAMILY,

@@ -82,11 +82,17 @@ class Source:
                 "resize the model's embedding for the added tokens, or take the model's own tokenizer"
             )
 
+    @property
+    def in_transformers(self) -> bool:
+        """Whether transformers has a class for it: not for what open_clip stores."""
+        return not _is_open_clip(self.folder)
+
     def pretrained(self) -> PreTrainedModel:
         """The transformers model: float32, eval mode. Raises ModelError where transformers cannot make it."""
         from tercet.sources.hf import load
 
-        return load(self.folder)
+        multimodal = self.config.get("model_type") in families.MULTIMODAL
+        return load(self.folder, "multimodal" if multimodal else self.model.kind)
 
     def tokenizer_files(self) -> dict[str, bytes]:
         """tokenizer.json and tokenizer_config.json, the latter with the chat template folded in; of a model of pictures
