@@ -164,7 +164,17 @@ def test_blocks_name_their_linears_in_order_of_use() -> None:
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("llama", {"model_type": "bert"}, "model_type is 'bert'; it must be a supported one: llama, mistral, qwen2"),
+    (
+        "llama",
+        {"model_type": "bert"},
+        "model_type is 'bert'; it must be a supported one, such as llama, mistral, qwen2",
+    ),
+    (
+        "llama",
+        {"model_type": "gemma2"},
+        "model_type is 'gemma2'; it must be a supported one, such as gemma3_text, gemma, gemma3",
+    ),
+    ("llama", {"model_type": "mixtral"}, "model_type is 'mixtral'; it must be a supported one, such as mistral, "),
     ("llama", {"model_type": None}, "model_type is null"),
     ("llama", {"model_type": ["llama"]}, "model_type is a list"),
     ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is set, but capped"),
@@ -235,12 +245,13 @@ def test_families_and_interpreter_import_no_torch() -> None:
 
 def test_supported_names_every_family() -> None:
     decoders = [name for name, family in families.FAMILIES.items() if family.architecture == "ForCausalLM"]
-    assert decoders == list(tiny.FAMILIES)
+    texts = ["qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"]  # of multimodal models
+    assert sorted(decoders) == sorted([*tiny.FAMILIES, *tiny.OTHERS, *texts])
     assert all(family.title for family in families.FAMILIES.values())
 
 
 CONFIGS = {
-    **{family: tiny.config(family) for family in tiny.FAMILIES},
+    **{family: tiny.config(family) for family in (*tiny.FAMILIES, *tiny.OTHERS)},
     **{name: config for name, (_, config) in PUBLISHED.items()},
     "transforms": {**tiny.config("llama"), "tercet": {"rotate": 32, "clip": 100.0, "blocks": [0, 1]}},
     "yarn": tiny.config(

@@ -95,6 +95,63 @@ def sequential(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
     return replace(program, ops=tuple(ops)), tensors
 
 
+def rope_everywhere(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
+    """RoPE in the layers that have none."""
+    rope = next(op for op in program.ops if op.kind == "rope")
+    ops: list[Op] = []
+    for op in program.ops:
+        if op.kind == "attention" and not any(earlier.kind == "rope" for earlier in ops[-4:]):
+            for part, heads in (("q", op.heads), ("k", op.kv_heads)):
+                ops.append(replace(rope, inputs=(part,), output=part, heads=heads))
+        ops.append(op)
+    assert len(ops) > len(program.ops)
+    return replace(program, ops=tuple(ops)), tensors
+
+
+def norm_before_rope(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
+    ops = list(program.ops)
+    for at, op in enumerate(ops):
+        if op.kind == "rope" and ops[at + 2].kind == "rmsnorm":
+            ops[at], ops[at + 2] = ops[at + 2], ops[at]
+    assert tuple(ops) != program.ops
+    return replace(program, ops=tuple(ops)), tensors
+
+
+def unfolded(part: str) -> Switch:
+    """Without the multiplier of a tensor."""
+
+    def switch(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
+        factor = {"o_proj": 0.4, "down_proj": 0.4, "model.norm": 0.5 if program.family == "cohere" else 2.0}[part]
+        return program, {name: t / factor if f"{part}.weight" in name else t for name, t in tensors.items()}
+
+    return switch
+
+
+def reordered(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
+    """Queries and keys whose columns are in another order than RoPE's pairs."""
+    size = next(op.head_dim for op in program.ops if op.kind == "rope")
+    order = np.arange(size).reshape(2, -1).T.ravel()
+
+    def turned(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return values.reshape(-1, size, *values.shape[1:])[:, order].reshape(values.shape)
+
+    return program, {name: turned(t) if "q_proj" in name or "k_proj" in name else t for name, t in tensors.items()}
+
+
+def whole_heads(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
+    size = next(op.head_dim for op in program.ops if op.kind == "rope")
+    more = np.resize(program.ropes[0].inv_freq, size // 2)
+    assert more.size > program.ropes[0].inv_freq.size
+    return replace(program, ropes=(replace(program.ropes[0], inv_freq=more),)), tensors
+
+
+def one_norm(program: Program, tensors: Tensors) -> tuple[Program, Tensors]:
+    """The MLP reading what attention reads."""
+    kept = tuple(op for op in program.ops if "post_attention_layernorm" not in op.weight)
+    assert len(kept) < len(program.ops)
+    return replace(program, ops=kept), tensors
+
+
 SHORT = [1.0 + i for i in range(8)]
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 32}
 LLAMA3 = {**YARN, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -108,6 +165,9 @@ LONG = {
 }
 DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
 BIASED = {"attention_bias": True, "mlp_bias": True}
+
+AFTER = ("olmo2", "olmo3", "exaone4", "glm4")
+OLMO3 = {"full_attention": {**YARN, "rope_theta": 500000.0}, "sliding_attention": {**DEFAULT, "rope_theta": 500000.0}}
 
 CASES: dict[str, tuple[str, dict[str, Any], Switch]] = {
     **{f"llama-{part}-bias": ("llama", BIASED, bias_of(f"{part}_proj")) for part in "qkvo"},
@@ -135,6 +195,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Switch]] = {
         {"rope_parameters": LONG},
         ropes(lambda program: (replace(program.ropes[0], factor=1.0),)),
     ),
+    "granite-residual": ("granite", {}, unfolded("o_proj")),
+    "granite-residual-mlp": ("granite", {}, unfolded("down_proj")),
+    "granite-logits": ("granite", {}, unfolded("model.norm")),
+    "cohere-logits": ("cohere", {}, unfolded("model.norm")),
+    **{f"{f}-pairs": (f, {}, reordered) for f in ("cohere", "cohere2", "ernie4_5", "helium", "glm", "glm4")},
     "mistral-window": ("mistral", {}, change(kind("attention"), window=0)),
     "mistral-window-by-one": ("mistral", {}, change(kind("attention"), window=tiny.WINDOW + 1)),
     **{f"qwen2-{part}-bias": ("qwen2", {}, bias_of(f"{part}_proj")) for part in "qkv"},
@@ -161,6 +226,37 @@ CASES: dict[str, tuple[str, dict[str, Any], Switch]] = {
     "phi-mean": ("phi", {}, change(kind("layernorm"), kind="rmsnorm")),
     "phi-partial-rotary": ("phi", {}, plain(tiny.config("phi", partial_rotary_factor=1.0))),
     "phi-parallel": ("phi", {}, sequential),
+    **{
+        f"{f}-{part}-norm": (f, {}, norm_of(f"{part}_norm"))
+        for f in ("olmo2", "exaone4", "hunyuan_v1_dense")
+        for part in "qk"
+    },
+    **{f"{f}-after-attention": (f, {}, norm_of("post_attention_layernorm")) for f in AFTER},
+    **{f"{f}-after-mlp": (f, {}, norm_of("post_feedforward_layernorm")) for f in AFTER},
+    **{f"{f}-no-rope-layers": (f, {}, rope_everywhere) for f in ("smollm3", "exaone4", "cohere2")},
+    **{
+        f"{f}-window": (f, {}, change(kind("attention"), window=0))
+        for f in ("exaone4", "cohere2", "ministral", "olmo3", "starcoder2")
+    },
+    "olmo3-two-ropes": ("olmo3", {"rope_parameters": OLMO3}, ropes(lambda program: program.ropes[:1] * 2)),
+    "olmo-clip": ("olmo", {}, drop(kind("clip"))),
+    "olmo-mean": ("olmo", {}, change(kind("layernorm"), kind="rmsnorm")),
+    "hunyuan-norm-after-rope": ("hunyuan_v1_dense", {}, norm_before_rope),
+    "hunyuan-alpha": ("hunyuan_v1_dense", {}, plain(tiny.config("hunyuan_v1_dense", rope_parameters=DEFAULT))),
+    "granite-embedding": ("granite", {}, change(kind("embed"), factor=1.0)),
+    "granite-scores": ("granite", {}, change(kind("attention"), factor=0.25)),
+    "gemma-offset": ("gemma", {}, change(kind("rmsnorm"), offset=0.0)),
+    "gemma-embedding-scale": ("gemma", {}, change(kind("embed"), factor=1.0)),
+    "glm-partial-rotary": ("glm", {}, whole_heads),
+    "stablelm-partial-rotary": ("stablelm", {}, whole_heads),
+    "gpt_neox-partial-rotary": ("gpt_neox", {}, whole_heads),
+    "gpt_neox-second-norm": ("gpt_neox", {}, one_norm),
+    "phi3-partial-rotary": ("phi3", {}, whole_heads),
+    **{f"seed_oss-{part}-bias": ("seed_oss", {}, bias_of(f"{part}_proj")) for part in "qkv"},
+    **{
+        f"starcoder2-{part}-bias": ("starcoder2", {}, bias_of(f"{part}_proj")) for part in ("q", "v", "o", "up", "down")
+    },
+    **{f"internlm3-{part}-bias": ("internlm3", {}, bias_of(f"{part}_proj")) for part in ("q", "v", "o", "up", "down")},
     "phi-gelu": ("phi", {}, change(kind("activation"), function="silu")),
 }
 

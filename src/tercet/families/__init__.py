@@ -6,7 +6,9 @@ A new family is one file that says how its config's words map to a `DecoderSpec`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from tercet.errors import ModelError
@@ -41,9 +43,10 @@ from tercet.families.family import Family
 from tercet.families.multimodal import MULTIMODAL, text_config, text_part
 from tercet.families.narrow import narrowed
 from tercet.families.settings import Settings
+from tercet.families.unused import refuse_unread
 from tercet.program import Model
 
-__all__ = ["FAMILIES", "model", "narrowed"]
+__all__ = ["FAMILIES", "MULTIMODAL", "model", "narrowed"]
 
 FAMILIES: dict[str, Family] = {
     "llama": llama.FAMILY,
@@ -112,13 +115,23 @@ def model(config: Mapping[str, Any]) -> Model:
     if isinstance(model_type, str) and model_type in MULTIMODAL:
         return text_part(model(text_config(settings, MULTIMODAL[model_type])))
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise settings.error("model_type", "a supported one: " + ", ".join([*FAMILIES, *MULTIMODAL]))
+        raise settings.error("model_type", f"a supported one, such as {', '.join(_near(model_type))}")
     family = FAMILIES[model_type]
     _refuse(settings, "config.json")
     for part in family.configs:
         _refuse(Settings(settings.part(part), {}), f"config.json: {part}")
     _check_architectures(settings, family.architecture)
-    return family.make(Settings(config, family.defaults))
+    own = Settings(config, family.defaults, unused=family.unused)
+    made = family.make(own)
+    refuse_unread(own)
+    return made
+
+
+def _near(model_type: Any) -> list[str]:
+    """Names of supported kinds that are like this one; the most common ones where none is."""
+    name, known = str(model_type)[:40], [*FAMILIES, *MULTIMODAL]
+    stem = re.split(r"[^a-z]", name)[0] or "?"
+    return [each for each in known if each.startswith(stem)] or get_close_matches(name, known) or known[:5]
 
 
 def _refuse(settings: Settings, where: str) -> None:

@@ -41,6 +41,7 @@ VISION = {
     "patch_size": 32,
 }
 DEFAULTS = {"projection_dim": 512}
+UNUSED = ("projection_dim",)  # of a tower; the model's own counts
 POOLS: dict[str, Row] = {"end": "end", "first": "first", "last": "last"}
 
 
@@ -87,7 +88,7 @@ def _part(config: Settings, tower: str, defaults: dict[str, Any]) -> Settings:
     values = config.part(f"{tower}_config")
     if config.raw(f"{tower}_config_dict") is not None:
         values |= {**defaults, **config.part(f"{tower}_config_dict")}
-    return Settings(values, defaults, f"config.json: {tower}_config")
+    return config.within(values, defaults, f"{tower}_config", UNUSED)
 
 
 FAMILY = Family("CLIP", make, "CLIPModel", DEFAULTS, ("text_config", "vision_config"))

@@ -24,6 +24,16 @@ DEFAULTS = {
     "tie_word_embeddings": True,
 }
 DEFAULTS2 = {**DEFAULTS, "rope_theta": 10000.0, "sliding_window": 4096, "sliding_window_pattern": 4}
+UNUSED = (
+    "layer_switch",
+    "order_of_interleaved_layers",
+    "position_embedding_type",
+    "rotary_pct",
+    "use_embedding_sharing",
+    "use_gated_activation",
+    "use_parallel_block",
+    "use_parallel_embedding",
+)
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -51,5 +61,5 @@ def spec2(config: Settings) -> DecoderSpec:
     return replace(spec(config), family="cohere2", windows=windows(config, sliding), layer_ropes=ropes)
 
 
-FAMILY = decoder("Command R", DEFAULTS, spec)
-FAMILY2 = decoder("Command R7B, Command A", DEFAULTS2, spec2)
+FAMILY = decoder("Command R", DEFAULTS, spec, UNUSED)
+FAMILY2 = decoder("Command R7B, Command A", DEFAULTS2, spec2, UNUSED)

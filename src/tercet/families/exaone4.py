@@ -20,6 +20,7 @@ DEFAULTS = {
     "sliding_window": 4096,
     "sliding_window_pattern": 4,
 }
+UNUSED = ("sliding_window_pattern",)
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -43,4 +44,4 @@ def _rule(config: Settings) -> Callable[[int], bool]:
     return lambda layer: (layer + 1) % period != 0
 
 
-FAMILY = decoder("EXAONE 4", DEFAULTS, spec)
+FAMILY = decoder("EXAONE 4", DEFAULTS, spec, UNUSED)

@@ -27,6 +27,7 @@ DEFAULTS = {
     "sliding_window_pattern": 6,
     "tie_word_embeddings": True,
 }
+UNUSED = ("sliding_window", "query_pre_attn_scalar")
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -58,4 +59,4 @@ def spec(config: Settings) -> DecoderSpec:
     )
 
 
-FAMILY = decoder("Gemma 3, text only", DEFAULTS, spec)
+FAMILY = decoder("Gemma 3, text only", DEFAULTS, spec, UNUSED)

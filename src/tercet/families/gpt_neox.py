@@ -31,6 +31,7 @@ NAMES = {
     "model.norm": "model.final_layer_norm",
     "lm_head": "embed_out",
 }
+UNUSED = ("rope_theta", "partial_rotary_factor")
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -61,4 +62,4 @@ def _rope(config: Settings) -> Settings:
     return parameters(config, own)
 
 
-FAMILY = decoder("GPT-NeoX, Pythia", DEFAULTS, spec)
+FAMILY = decoder("GPT-NeoX, Pythia", DEFAULTS, spec, UNUSED)

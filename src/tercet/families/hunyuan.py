@@ -12,6 +12,30 @@ from tercet.program import Stored
 __all__ = ["FAMILY"]
 
 DEFAULTS = {"hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 2048}
+UNUSED = (
+    "attention_head_dim",
+    "cla_share_factor",
+    "dense_list",
+    "im_end_id",
+    "im_newline_id",
+    "im_start_id",
+    "mask_init_id",
+    "norm_type",
+    "pool_type",
+    "text_end_id",
+    "text_start_id",
+    "use_qk_norm",
+    "use_rotary_pos_emb",
+    "video_end_id",
+    "video_start_id",
+    "skip_cls_token",
+    "v_head_dim",
+    "vit_type",
+    "eod_token_id",
+    "anyres_pooling_size",
+    "anyres_vit_max_image_size",
+    "anyres_vit_two_views",
+)
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -39,7 +63,7 @@ def _rope(config: Settings) -> Settings:
     alpha = given.number("alpha", 1e-3, 1e9)
     if dim < 4:
         raise config.error("head_dim", "4 at least")
-    return named({"rope_theta": given.number("rope_theta", 1.001, 1e30) * alpha ** (dim / (dim - 2))})
+    return named(config, {"rope_theta": given.number("rope_theta", 1.001, 1e30) * alpha ** (dim / (dim - 2))})
 
 
-FAMILY = decoder("HunYuan, dense", DEFAULTS, spec)
+FAMILY = decoder("HunYuan, dense", DEFAULTS, spec, UNUSED)

@@ -64,4 +64,4 @@ def layer_rope(config: Settings, layer_type: str, theta: float, key: str = "rope
     if layer_type == "full_attention":
         values.update(config.part("rope_scaling"))
     values.setdefault("rope_theta", theta if config.raw(key) is None else config.raw(key))
-    return named(values)
+    return named(config, values)

@@ -36,6 +36,7 @@ YARN3 = {
     "mscale": 1.0,
     "llama_4_scaling_beta": 0.1,
 }
+UNUSED = ("sliding_window",)
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -53,5 +54,5 @@ def spec3(config: Settings) -> DecoderSpec:
     return replace(made, context=min(made.context, rope.integer("original_max_position_embeddings", 2, MAX_CONTEXT)))
 
 
-FAMILY = decoder("Ministral", DEFAULTS, spec)
-FAMILY3 = decoder("Ministral 3", DEFAULTS3, spec3)
+FAMILY = decoder("Ministral", DEFAULTS, spec, UNUSED)
+FAMILY3 = decoder("Ministral 3", DEFAULTS3, spec3, UNUSED)

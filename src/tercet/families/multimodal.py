@@ -21,6 +21,10 @@ BESIDE = (
     "model.vision_tower.", "model.vision_model.", "model.visual.", "model.multi_modal_projector.", "model.connector.",
     "model.image_newline",
 )  # fmt: skip
+OTHERS = (  # of the parts that are left out
+    "vision_config", "perceiver_config", "pixel_shuffle_factor", "qk_layer_norms", "use_resampler",
+    "neftune_noise_alpha",
+)  # fmt: skip
 LLAMA = {
     "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
     "num_attention_heads": 32,
@@ -70,6 +74,7 @@ def text_config(settings: Settings, kind: Multimodal) -> dict[str, Any]:
     own = settings.part("text_config")
     if not own and settings.raw("hidden_size") is not None:
         own = {key: value for key, value in settings.values.items() if key != "model_type"}
+    own = {key: value for key, value in own.items() if key not in OTHERS}
     text = str(own.get("model_type") or kind.text)
     made = {**SIZES.get(text, {}), **kind.defaults, **own, "model_type": text, "architectures": None}
     outer = settings.raw("tie_word_embeddings")

@@ -19,6 +19,7 @@ DEFAULTS2 = {"hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embedding
 DEFAULTS3 = {**DEFAULTS2, "sliding_window": 4096}
 THETA3 = 500000.0
 ONES = Stored("")
+UNUSED = ("sliding_window",)
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -77,6 +78,6 @@ def spec3(config: Settings) -> DecoderSpec:
     )
 
 
-FAMILY = decoder("OLMo", DEFAULTS, spec)
-FAMILY2 = decoder("OLMo 2", DEFAULTS2, spec2)
-FAMILY3 = decoder("OLMo 3", DEFAULTS3, spec3)
+FAMILY = decoder("OLMo", DEFAULTS, spec, UNUSED)
+FAMILY2 = decoder("OLMo 2", DEFAULTS2, spec2, UNUSED)
+FAMILY3 = decoder("OLMo 3", DEFAULTS3, spec3, UNUSED)

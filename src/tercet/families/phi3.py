@@ -20,6 +20,7 @@ DEFAULTS = {
     "original_max_position_embeddings": 4096,
     "sliding_window": None,
 }
+UNUSED = ("full_attn_mod", "interpolate_factor", "original_max_position_embeddings")
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -28,4 +29,4 @@ def spec(config: Settings) -> DecoderSpec:
     return replace(made, stored=parts)
 
 
-FAMILY = decoder("Phi-3, Phi-3.5, Phi-4", DEFAULTS, spec)
+FAMILY = decoder("Phi-3, Phi-3.5, Phi-4", DEFAULTS, spec, UNUSED)

@@ -17,10 +17,11 @@ DEFAULTS = {
     "sliding_window": 4096,
     "max_window_layers": 28,
 }
+UNUSED = ("max_window_layers", "sliding_window", "use_mrope")
 
 
 def spec(config: Settings) -> DecoderSpec:
     return plain("qwen2", config, windows=qwen_windows(config), qkv_bias=True)
 
 
-FAMILY = decoder("Qwen2, Qwen2.5", DEFAULTS, spec)
+FAMILY = decoder("Qwen2, Qwen2.5", DEFAULTS, spec, UNUSED)

@@ -18,6 +18,7 @@ DEFAULTS = {
     "sliding_window": 4096,
     "max_window_layers": 28,
 }
+UNUSED = ("max_window_layers", "sliding_window")
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -26,4 +27,4 @@ def spec(config: Settings) -> DecoderSpec:
     return plain("qwen3", config, windows=qwen_windows(config), qk_norms=norms, qkv_bias=biased, out_bias=biased)
 
 
-FAMILY = decoder("Qwen3, dense", DEFAULTS, spec)
+FAMILY = decoder("Qwen3, dense", DEFAULTS, spec, UNUSED)

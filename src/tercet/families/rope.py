@@ -33,6 +33,12 @@ from tercet.program import Rope
 
 __all__ = ["MAX_CONTEXT", "make_rope", "named", "parameters"]
 
+# Some kinds read these and others do not, as in transformers; M-RoPE is plain RoPE for text.
+UNUSED = (
+    "type", "factor", "original_max_position_embeddings", "max_position_embeddings", "beta_fast", "beta_slow", "mscale",
+    "mscale_all_dim", "attention_factor", "short_factor", "long_factor", "low_freq_factor", "high_freq_factor",
+    "truncate", "mrope_section", "mrope_interleaved",
+)  # fmt: skip
 MAX_CONTEXT = 1 << 24  # positions are float32 in the angle: exact up to here
 Frequencies = NDArray[np.float32]
 
@@ -40,7 +46,8 @@ Frequencies = NDArray[np.float32]
 def parameters(config: Settings, absent: Mapping[str, Any] = MappingProxyType({})) -> Settings:
     """The RoPE settings of a model that has one kind for all layers, whichever way they are spelled; `absent` holds
     what is taken where the config does not say."""
-    values = config.part("rope_scaling") or config.part("rope_parameters")
+    older, newer = config.part("rope_scaling"), config.part("rope_parameters")
+    values = older or newer
     if "full_attention" in values or "sliding_attention" in values:
         raise ModelError("config.json: rope_parameters differ by layer type, which this family does not support")
     for key in ("rope_theta", "partial_rotary_factor"):
@@ -49,13 +56,13 @@ def parameters(config: Settings, absent: Mapping[str, Any] = MappingProxyType({}
     original = "original_max_position_embeddings"
     if config.raw(original) is not None:  # here the outer one wins, as in transformers
         values[original] = config.raw(original)
-    return named({**absent, **values})
+    return named(config, {**absent, **values})
 
 
-def named(values: dict[str, Any]) -> Settings:
+def named(config: Settings, values: dict[str, Any]) -> Settings:
     """Completed RoPE settings; older files say "type" for "rope_type"."""
     defaults = {"rope_theta": 10000.0, "rope_type": values.get("type", "default")}
-    return Settings(values, defaults, "config.json: rope_parameters")
+    return config.within(values, defaults, "rope_parameters", UNUSED)
 
 
 def make_rope(settings: Settings, head_dim: int, max_positions: int, *, partial: bool = False) -> tuple[Rope, int]:

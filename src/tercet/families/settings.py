@@ -6,12 +6,12 @@ is no number, NaN and 10**400 are none either. `defaults` are what transformers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from tercet.errors import ModelError
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "show"]
 
 T = TypeVar("T")
 
@@ -23,16 +23,44 @@ class Settings:
         values: the config, or a part of it.
         defaults: used where a key is absent (a key that holds null is present).
         where: the start of error messages, such as "config.json" or "config.json: rope_parameters".
+        unused: keys that are known to change nothing.
+
+    Attributes:
+        reads: keys that were asked for; with `all`, what `tercet.families.unused` goes by.
     """
 
-    def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any], where: str = "config.json") -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        defaults: Mapping[str, Any],
+        where: str = "config.json",
+        unused: Iterable[str] = (),
+    ) -> None:
         if not isinstance(values, Mapping):
-            raise ModelError(f"{where} is {_show(values)}; it must be an object")
+            raise ModelError(f"{where} is {show(values)}; it must be an object")
+        self.given = values
         self.values = {**defaults, **values}
-        self._where = where
+        self.where = where
+        self.unused = frozenset(unused)
+        self.reads: set[str] = set()
+        self._inner: list[Settings] = []
+
+    def within(
+        self, values: Mapping[str, Any], defaults: Mapping[str, Any], where: str, unused: Iterable[str] = ()
+    ) -> Settings:
+        """Settings of a part of this config."""
+        self._inner.append(Settings(values, defaults, f"{self.where}: {where}", unused))
+        return self._inner[-1]
+
+    def all(self) -> Iterator[Settings]:
+        """These and those within."""
+        yield self
+        for inner in self._inner:
+            yield from inner.all()
 
     def raw(self, key: str) -> Any:
         """The value as it is, None where it is absent: for tests of presence, and for `part`."""
+        self.reads.add(key)
         return self.values.get(key)
 
     def part(self, key: str) -> dict[str, Any]:
@@ -65,7 +93,7 @@ class Settings:
         value = self.raw(key)
         if not isinstance(value, list) or len(value) != count:
             raise self.error(key, f"a list of {count} numbers")
-        entries = Settings({str(i): entry for i, entry in enumerate(value)}, {}, f"{self._where}: {key}")
+        entries = Settings({str(i): entry for i, entry in enumerate(value)}, {}, f"{self.where}: {key}")
         return [entries.number(str(i), low, high) for i in range(count)]
 
     def choice(self, key: str, choices: Mapping[str, T]) -> T:
@@ -78,11 +106,11 @@ class Settings:
     def error(self, key: str, wanted: str) -> ModelError:
         """The error of a value that is absent or not what was wanted."""
         if key not in self.values:
-            return ModelError(f"{self._where} has no {key}; it must be {wanted}")
-        return ModelError(f"{self._where}: {key} is {_show(self.values[key])}; it must be {wanted}")
+            return ModelError(f"{self.where} has no {key}; it must be {wanted}")
+        return ModelError(f"{self.where}: {key} is {show(self.values[key])}; it must be {wanted}")
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
     """A value in an error message: short, one line, and never a failure itself (huge integers have no repr)."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**64:
         return "a huge number"

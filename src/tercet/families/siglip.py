@@ -27,8 +27,8 @@ VISION = {**LAYERS, "num_channels": 3, "image_size": 224, "patch_size": 16, "vis
 
 
 def make(config: Settings) -> Model:
-    text = Settings(config.part("text_config"), TEXT, "config.json: text_config")
-    vision = Settings(config.part("vision_config"), VISION, "config.json: vision_config")
+    text = config.within(config.part("text_config"), TEXT, "text_config")
+    vision = config.within(config.part("vision_config"), VISION, "vision_config")
     if not vision.flag("vision_use_head"):
         raise vision.error("vision_use_head", "true: without the pooling head pictures have no embeddings")
     words, pixels = read_layers(text), read_layers(vision)

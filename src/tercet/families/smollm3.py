@@ -18,6 +18,7 @@ DEFAULTS = {
     "no_rope_layer_interval": 4,
     "tie_word_embeddings": True,
 }
+UNUSED = ("max_window_layers", "sliding_window", "no_rope_layer_interval")
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -46,4 +47,4 @@ def _rotated(config: Settings) -> tuple[bool, ...]:
     return tuple(bool(each) for each in config.numbers("no_rope_layers", layers, 0, 1))
 
 
-FAMILY = decoder("SmolLM3", DEFAULTS, spec)
+FAMILY = decoder("SmolLM3", DEFAULTS, spec, UNUSED)

@@ -19,6 +19,7 @@ DEFAULTS = {
     "use_bias": True,
     "tie_word_embeddings": True,
 }
+UNUSED = ("activation_function", "mlp_type", "norm_type", "layer_norm_epsilon", "scale_attn_weights")
 
 
 def spec(config: Settings) -> DecoderSpec:
@@ -37,4 +38,4 @@ def spec(config: Settings) -> DecoderSpec:
     )
 
 
-FAMILY = decoder("StarCoder2", DEFAULTS, spec)
+FAMILY = decoder("StarCoder2", DEFAULTS, spec, UNUSED)

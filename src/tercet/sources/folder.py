@@ -28,7 +28,7 @@ from tercet.sources.gguf.convert import CHECKSUMS
 from tercet.sources.open_clip import config as open_clip
 from tercet.sources.open_clip.names import Renamed, renamed
 from tercet.sources.tensors import Tensors
-from tercet.sources.views import views
+from tercet.sources.views import differs, views
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -73,13 +73,31 @@ class Source:
         stored = _stored(ModelFolder(self.folder))
         return views(self.model, stored, stored.shapes)
 
+    def check(self) -> None:
+        """What can be known before any work: the model is supported, its tensors are all there and fit, and the
+        tokenizer has no more tokens than the model has rows. Raises ModelError or FormatError, one line."""
+        self.tensors()
+        files = ModelFolder(self.folder)
+        largest = largest_id(files.json_if_there("tokenizer.json"))
+        if largest >= self.model.text.vocab_size:
+            raise FormatError(
+                f"{files / 'tokenizer.json'}: it has ids up to {largest}, but the model has {self.model.text.vocab_size} "
+                "rows; resize the model's embedding for the added tokens, or take the model's own tokenizer"
+            )
+
+    @property
+    def in_transformers(self) -> bool:
+        """Whether transformers has a class for it: not for what open_clip stores."""
+        return not _is_open_clip(ModelFolder(self.folder))
+
     def pretrained(self) -> PreTrainedModel:
         """The transformers model: float32, eval mode. Raises ModelError where transformers cannot make it."""
         from tercet.sources.hf import load
 
         files = ModelFolder(self.folder)
         Tensors(_weight_files(files), _checksums(files)).verify()  # transformers reads the files itself
-        return load(self.folder)
+        multimodal = self.config.get("model_type") in families.MULTIMODAL
+        return load(self.folder, "multimodal" if multimodal else self.model.kind)
 
     def tokenizer_files(self) -> dict[str, bytes]:
         """tokenizer.json and tokenizer_config.json, the latter with the chat template folded in; of a model of pictures
@@ -147,6 +165,7 @@ def from_folder(folder: Path, name: str, origin: dict[str, Any], fingerprint: st
     if _is_open_clip(files):
         _stored(files)
     _check_texts(files)
+    config = _tying(files, config)
     own = _fingerprint(files, [path.name for path in weights]) if fingerprint is None else fingerprint
     source = Source(name, folder, config, own, {**origin, "sha256": own})
     source.generation()
@@ -158,6 +177,20 @@ def _check_texts(files: ModelFolder) -> None:
     for name in TEXTS:
         if files.has(name):
             files.json(name) if name.endswith(".json") else files.text(name)
+
+
+def _tying(files: ModelFolder, config: dict[str, Any]) -> dict[str, Any]:
+    """The config without a tied head where the checkpoint has a head of its own: as transformers loads it."""
+    try:
+        described = families.model(config)
+    except ModelError:
+        return config  # told, by name, to whoever wants the model
+    stored = _stored(files)
+    if described.kind != "text" or not differs(described, stored, stored.shapes):
+        return config
+    text = config.get("text_config")
+    inner = {"text_config": {**text, "tie_word_embeddings": False}} if isinstance(text, dict) else {}
+    return {**config, **inner, "tie_word_embeddings": False}
 
 
 def _weight_files(files: ModelFolder) -> list[Path]:
@@ -244,6 +277,17 @@ def sha256(path: Path) -> str:
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
     return digest.hexdigest()
+
+
+def largest_id(tokenizer: Any) -> int:
+    """The largest id of a parsed tokenizer.json; -1 where it has none that could be read."""
+    found = tokenizer if isinstance(tokenizer, dict) else {}
+    model = found.get("model")
+    words = model.get("vocab") if isinstance(model, dict) else None
+    ids: list[Any] = list(words.values()) if isinstance(words, dict) else [len(words or []) - 1]
+    added = found.get("added_tokens")
+    ids += [each.get("id") for each in added if isinstance(each, dict)] if isinstance(added, list) else []
+    return max((each for each in ids if isinstance(each, int)), default=-1)
 
 
 def _text(value: dict[str, Any]) -> bytes:

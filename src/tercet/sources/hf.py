@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.utils import logging
 
 from tercet.errors import FormatError, ModelError
@@ -22,15 +22,22 @@ class Decodes(Protocol):
     def decode(self, ids: list[int]) -> str: ...
 
 
-def load(folder: Path) -> PreTrainedModel:
-    """The causal language model in `folder`, float32, eval mode, with transformers' own code only.
+CLASSES: dict[str, Any] = {
+    "text": AutoModelForCausalLM,
+    "multimodal": AutoModelForImageTextToText,
+    "pair": AutoModel,
+}
+
+
+def load(folder: Path, kind: str = "text") -> PreTrainedModel:
+    """The model in `folder`, of one of the kinds in `CLASSES`, float32, eval mode, with transformers' own code only.
 
     Raises ModelError (no such architecture, or its settings do not work), FormatError (weights are missing or misfit:
     transformers would fill them with random numbers).
     """
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would run through ours
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = CLASSES[kind].from_pretrained(
             folder,
             dtype=torch.float32,
             attn_implementation="sdpa",

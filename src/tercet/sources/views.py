@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tercet.errors import FormatError
 from tercet.program import Model, Stored
 
-__all__ = ["views"]
+__all__ = ["differs", "views"]
 
 Floats = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -46,6 +46,15 @@ def views(model: Model, stored: Mapping[str, Floats], shapes: Shapes | None = No
     return _Views(model, stored, {name: stored[name].shape for name in stored} if shapes is None else shapes)
 
 
+def differs(model: Model, stored: Mapping[str, Floats], shapes: Shapes) -> bool:
+    """Whether the checkpoint of a model whose head is tied has another head."""
+    names = _Names(model, shapes)
+    if HEAD in model.weights or not (head := names.head()):
+        return False
+    embedding = names.find(EMBEDDING, model.weights[EMBEDDING].shape).name
+    return embedding != head and not np.array_equal(stored[head], stored[embedding])
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a tensor is in this checkpoint, and its shape among ours."""
@@ -57,8 +66,9 @@ class _Place:
 class _Views(Mapping[str, Floats]):
     def __init__(self, model: Model, stored: Mapping[str, Floats], shapes: Shapes) -> None:
         self._stored = stored
-        self._places = _places(model, shapes)
-        _refuse_unread(model, shapes, {place.stored.name for place in self._places.values()})
+        names = _Names(model, shapes)
+        self._places = {name: names.place(name, weight.shape) for name, weight in model.weights.items()}
+        names.refuse_unread({place.stored.name for place in self._places.values()})
 
     def __getitem__(self, name: str) -> Floats:
         place = self._places[name]
@@ -77,31 +87,11 @@ class _Views(Mapping[str, Floats]):
         return len(self._places)
 
 
-def _places(model: Model, shapes: Shapes) -> dict[str, _Place]:
-    names = _Names(model, shapes)
-    found = {}
-    for name, weight in model.weights.items():
-        where = names.find(name, weight.shape)
-        if where.name:
-            wanted = (where.count or weight.shape[0], *weight.shape[1:])
-            if math.prod(shapes[where.name]) != math.prod(wanted) or not _fits(shapes[where.name], wanted):
-                raise FormatError(
-                    f"{where.name} is {list(shapes[where.name])}; the config says {list(wanted)}; get the model again"
-                )
-        found[name] = _Place(where, weight.shape)
-    return found
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    """Whether values of one shape may be read as the other: not a matrix that lies on its side."""
-    return len(shape) != 2 or len(wanted) != 2 or shape == wanted
-
-
 class _Names:
     """Finds where a checkpoint has what a family names; `known` maps names without wrappers to stored ones."""
 
     def __init__(self, model: Model, shapes: Shapes) -> None:
-        self.model = model
+        self.model, self.shapes = model, shapes
         self.known = {WRAPPERS.sub("", name, count=1): name for name in shapes}
         self.root = self._root()
 
@@ -115,6 +105,39 @@ class _Names:
                     if root + name.removeprefix("model.") in self.known:
                         return root
         return original.roots[0]
+
+    def place(self, name: str, shape: tuple[int, ...]) -> _Place:
+        """Where a tensor of this shape is. Raises FormatError where it is not, or has another."""
+        where = self.find(name, shape)
+        if where.name:
+            found, wanted = self.shapes[where.name], (where.count or shape[0], *shape[1:])
+            lies = len(found) == len(wanted) == 2 and found != wanted  # its values are as many, but on their side
+            if lies or math.prod(found) != math.prod(wanted):
+                raise FormatError(f"{where.name} is {list(found)}; the config says {list(wanted)}; get the model again")
+        return _Place(where, shape)
+
+    def refuse_unread(self, read: set[str]) -> None:
+        """Raises FormatError for tensors that count and that nobody reads."""
+        model = self.model
+        tied = () if HEAD in model.weights else self._heads()
+        unread = [
+            name
+            for plain, name in sorted(self.known.items())
+            if name not in read
+            and not (plain in tied or BUFFERS.fullmatch(plain) or plain.startswith(model.original.beside))
+        ]
+        if unread:
+            raise FormatError(
+                f"{len(unread)} tensors that no {model.family} model reads, such as {unread[0][:80]!r}; the config "
+                "does not fit the weights, or this variant is not supported"
+            )
+
+    def head(self) -> str:
+        """What the checkpoint calls its head; "" where it has none."""
+        return next((self.known[name] for name in self._heads() if name in self.known), "")
+
+    def _heads(self) -> tuple[str, ...]:
+        return self.model.original.tensors.get(HEAD, Stored(HEAD)).name, HEAD, f"language_model.{HEAD}"
 
     def find(self, name: str, shape: tuple[int, ...]) -> Stored:
         where = self.model.original.tensors.get(name, Stored(name))
@@ -135,23 +158,7 @@ class _Names:
         """Where a tensor may be; that of a tied head under either name."""
         yield self._rooted(name)
         if ours == HEAD or (ours == EMBEDDING and HEAD not in self.model.weights):
-            head = self.model.original.tensors.get(HEAD, Stored(HEAD)).name
-            yield from (head, HEAD, f"language_model.{HEAD}")
+            yield from self._heads()
 
     def _rooted(self, name: str) -> str:
         return self.root + name.removeprefix("model.") if name.startswith("model.") else name
-
-
-def _refuse_unread(model: Model, shapes: Shapes, read: set[str]) -> None:
-    head = model.original.tensors.get(HEAD, Stored(HEAD)).name
-    tied = () if HEAD in model.weights else (head, HEAD, f"language_model.{HEAD}")
-    unread = []
-    for name in sorted(set(shapes) - read):
-        plain = WRAPPERS.sub("", name, count=1)
-        if plain not in tied and not BUFFERS.fullmatch(plain) and not plain.startswith(model.original.beside):
-            unread.append(name)
-    if unread:
-        raise FormatError(
-            f"{len(unread)} tensors that no {model.family} model reads, such as {unread[0][:80]!r}; the config does "
-            "not fit the weights, or this variant is not supported"
-        )
