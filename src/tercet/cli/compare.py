@@ -81,7 +81,7 @@ def compare(
 
     made = [Recipe.load(name) for name in recipes]
     entries = [Entry(recipe.name, recipe, tuple(lr or ()) if recipe.train else (), seeds) for recipe in made]
-    given = {
+    given: dict[str, Sequence[Any]] = {
         "--lr": [f"{rate:g}" for rate in lr or ()],
         "--seeds": [seeds],
         "--eval-text": [eval_text],
@@ -107,10 +107,8 @@ def compare(
 
 def _command(words: Sequence[str], given: dict[str, Sequence[Any]]) -> str:
     """What was called, for the record."""
-    options = [
-        word for name, values in given.items() for value in values if value is not None for word in (name, value)
-    ]
-    return shlex.join([*words, *map(str, options)])
+    options = [(name, str(value)) for name, values in given.items() for value in values if value is not None]
+    return shlex.join([*words, *(word for option in options for word in option)])
 
 
 def _text(result: dict[str, Any]) -> str:

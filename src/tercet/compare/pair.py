@@ -30,7 +30,7 @@ from tercet.sources import Source
 __all__ = ["PairExam"]
 
 MEAN = "mean"
-SHOWN = ("top1", "image_to_text_r1", "text_to_image_r1")
+CLASSES, CAPTIONS = ("top1",), ("image_to_text_r1", "text_to_image_r1")  # of the table
 
 
 class PairExam:
@@ -56,13 +56,12 @@ class PairExam:
         _refuse_overlap(self._test, test, by)
         lone = settings.data.captions
         texts = captions(lone) if isinstance(lone, Path) else list(lone)
-        self.identity = {"test": test, "validation": by, "learnt": [_told(each) for each in learnt], "captions": texts}
+        told = [(each.name, _told(each)) for each in learnt]
+        self.identity: Mapping[str, Any] = {"test": test, "validation": by, "learnt": told, "captions": texts}
         self.headline = Headline(MEAN if len(self._test) > 1 else _headline(self._test[0]), less=False)
+        shown = [f"{sat.name} {name}" for sat in self._test for name in (CAPTIONS if sat.captions else CLASSES)]
+        self.shown: Sequence[str] = [MEAN, *shown] if len(self._test) > 1 else shown
         self.protocol = self._protocol()
-
-    @property
-    def shown(self) -> Sequence[str]:
-        return [name for name in self.original["scores"] if name == MEAN or name.rpartition(" ")[2] in SHOWN]
 
     @cached_property
     def original(self) -> Mapping[str, Any]:
@@ -96,12 +95,11 @@ class PairExam:
         return {MEAN: _mean(self._test, scores), **scores}
 
     def _protocol(self) -> str:
-        mean = (
-            f"mean is that of {', '.join(words(_headline(sat)) for sat in self._test)}. " if len(self._test) > 1 else ""
-        )
+        of = ", ".join(words(_headline(sat)) for sat in self._test)
+        mean = f"The mean is that of {of}. " if len(self._test) > 1 else ""
+        by = ", ".join(words(_headline(sat)) for sat in self._validation)
         chosen = (
-            "Learning rates are chosen by what the headline is of, on the validation pictures of"
-            f" {', '.join(sat.name for sat in self._validation)} after a quarter of the steps. "
+            f"Learning rates are chosen by the mean of {by}, on validation pictures, after a quarter of the steps. "
             if self.chooses
             else ""
         )
@@ -138,11 +136,11 @@ def _digest(sat: Sat) -> str:
     told = _told(sat.source)
     digest = hashlib.sha256(f"{told} {sat.ids.shape}".encode() + np.ascontiguousarray(sat.ids).tobytes())
     pixels = sat.source.pixels
-    for index in range(len(sat.source)):
-        digest.update(f"{pixels[index].shape}".encode() + np.ascontiguousarray(pixels[index]).tobytes())
+    for each in (pixels[index] for index in range(len(sat.source))):
+        digest.update(f"{each.shape}".encode() + np.ascontiguousarray(each).tobytes())
     return digest.hexdigest()[:32]
 
 
 def _told(source: Captioned) -> str:
     """Of captions and groups: pictures that are learnt from are not read for it."""
-    return hashlib.sha256(repr([source.name, source.captions, source.groups.tolist()]).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr([source.captions, source.groups.tolist()]).encode()).hexdigest()[:32]

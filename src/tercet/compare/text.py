@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class TextExam:
     """
 
     headline = Headline("perplexity", less=True)
-    shown = ("perplexity", "kl", "top1_agreement")
+    shown: Sequence[str] = ("perplexity", "kl", "top1_agreement")
     chooses = True
 
     def __init__(self, source: Source, settings: Settings, first: Recipe, work: Path, step: Progress) -> None:
@@ -60,7 +60,7 @@ class TextExam:
             spread(windows(tokenizer.encode(text.content, around=False), context, prefix=prefix), evaluate.tokens)
             for text in (test, validation)
         )
-        self.identity = {"test": _digest(self.test), "validation": _digest(self.validation)}
+        self.identity: Mapping[str, Any] = {"test": _digest(self.test), "validation": _digest(self.validation)}
         self.protocol = self._protocol(test, validation)
 
     @cached_property
