@@ -6,7 +6,6 @@ import gc
 
 from tercet import fsio
 from tercet.compare.workshop import Made, Workshop
-from tercet.errors import RecipeError
 from tercet.pipeline.distil import control, run_name
 from tercet.pipeline.making import making
 from tercet.recipe import Recipe
@@ -16,9 +15,7 @@ __all__ = ["made"]
 
 
 def made(recipe: Recipe, shop: Workshop, *, validate: bool) -> Made:
-    """By the recipe's `train`; its quantizers are not used. Raises RecipeError where it does not train."""
-    if recipe.train is None:
-        raise RecipeError(f"{recipe.name}: the control is trained; give the recipe `distil` and `train`")
+    """By the recipe's `train`; its quantizers are not used. Raises TercetError."""
     asked = making(shop.source, recipe)
     lesson = shop.lesson(asked)
     folder = shop.work / "training" / f"control-{run_name(asked, lesson)}"

@@ -74,7 +74,7 @@ def compare_methods(
     finally:
         comparison.write()
         plots(comparison.result, place)
-    if all(each["state"] == "done" for each in comparison.result["rows"]):
+    if (place / WORK).exists() and all(each["state"] == "done" for each in comparison.result["rows"]):
         fsio.remove_folder(place / WORK)
     return comparison.result
 
@@ -142,6 +142,9 @@ def _check(entries: Sequence[Entry]) -> None:
     if not names or twice:
         what = f"two rows are called {min(twice)!r}; name them apart" if twice else "nothing to compare; give recipes"
         raise TercetError(what)
+    idle = [entry.name for entry in entries if entry.way == "control" and not entry.trained]
+    if idle:
+        raise TercetError(f"{idle[0]}: a control is trained; give its recipe `distil` and `train`")
 
 
 def _check_choice(entries: Sequence[Entry], exam: Exam) -> None:
