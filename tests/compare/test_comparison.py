@@ -15,13 +15,15 @@ import tiny
 from tercet import compare as comparison
 from tercet import fsio, sources
 from tercet.calibrate import billm_dense, rounded
-from tercet.compare import Entry, compare_methods, row, workshop
-from tercet.compare.exam import Exam
+from tercet.compare import Entry, Settings, compare_methods, workshop
+from tercet.compare.exam import Headline
+from tercet.compare.text import TextExam
 from tercet.compare.workshop import Made, Workshop
-from tercet.data.texts import choose
-from tercet.errors import RecipeError, TercetError, TrainError
+from tercet.errors import RecipeError, TercetError
 from tercet.packing import pack
-from tercet.pipeline import evaluate, quantize, start, student
+from tercet.pipeline import Data, evaluate, quantize, start, student
+from tercet.pipeline.lessons import lesson_for
+from tercet.pipeline.making import making
 from tercet.recipe import Evaluate, Recipe
 
 WORDS = [
@@ -53,7 +55,7 @@ def text(split: str) -> str:
 def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "default_text", text)
+    monkeypatch.setattr("tercet.data.default_text", text)
     monkeypatch.setattr(fsio, "_sync", lambda _: None)
     monkeypatch.setattr(workshop.gc, "collect", lambda: 0)  # a second each among pytest's objects
 
@@ -75,7 +77,7 @@ def recipe(quantizer: Any, **fields: Any) -> Recipe:
 ROUNDED = Entry("rounded", recipe("l2"))
 TRAINED = Entry("trained", recipe("seq", trained=True, calibrate=CALIBRATE), rates=(1e-3, 4e-3), seeds=2)
 BROKEN = Entry("broken, |W|", recipe("l2", group_size=128))
-BILLM = Entry("billm", recipe("binary", calibrate={**CALIBRATE, "correction": 0, "residual": 0}), billm=True)
+BILLM = Entry("billm", recipe("binary", calibrate={**CALIBRATE, "correction": 0, "residual": 0}), way="billm")
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float | None, int | None]]:
@@ -99,7 +101,7 @@ def test_rows_are_made_measured_and_not_made_again(
     calls, out = counted(monkeypatch), tmp_path / "out"
     entries = [ROUNDED, TRAINED, BROKEN]
     told: list[str] = []
-    result = compare_methods(source, entries, out, command="it", tell=lambda each: told.append(each["name"]))
+    result = compare_methods(source, entries, out, Settings(command="it"), tell=lambda each: told.append(each["name"]))
     _, trained, broken = result["rows"]
     assert [each["state"] for each in result["rows"]] == ["done", "done", "failed"]
     assert "group_size 128" in broken["error"]
@@ -107,12 +109,12 @@ def test_rows_are_made_measured_and_not_made_again(
     chosen = trained["lr"]
     rates = [("seq", 1e-3, None), ("seq", 4e-3, None)]
     assert calls == [("l2", None, None), *rates, ("seq", chosen, 0), ("l2", None, None), ("seq", chosen, 1)]
-    ours, theirs = (each["perplexity"] for each in trained["runs"])
-    assert trained["perplexity"] == pytest.approx((ours + theirs) / 2)
-    assert trained["spread"] == pytest.approx(abs(ours - theirs) / 2)
+    ours, theirs = (each["scores"]["perplexity"] for each in trained["runs"])
+    assert trained["scores"]["perplexity"] == pytest.approx((ours + theirs) / 2)
+    assert trained["spreads"]["perplexity"] == pytest.approx(abs(ours - theirs) / 2)
     assert ours != theirs
     assert [record["step"] for record in trained["runs"][0]["journal"]] == [0, 1, 2, 3, 4]
-    assert [record["step"] for record in trained["runs"][0]["journal"] if "perplexity" in record] == [0, 3, 4]
+    assert [record["step"] for record in trained["runs"][0]["journal"] if "validation" in record] == [0, 3, 4]
     assert trained["cpu_seconds"] > trained["runs"][0]["start_cpu_seconds"] > 0
     assert (out / ".work").exists()  # something is missing still
 
@@ -121,7 +123,7 @@ def test_rows_are_made_measured_and_not_made_again(
     page = (out / "compare.md").read_text()
     assert sum(line.startswith("| ") for line in page.splitlines()) == 6
     assert "| 3 | broken, \\|W\\| | rounding |" in page
-    pictures = ("perplexity-time.png", "perplexity-size.png", "iterations.png")
+    pictures = ("time.png", "size.png", "iterations.png")
     assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
 
     monkeypatch.setattr(comparison.run, "plots", lambda *_: None)
@@ -140,16 +142,16 @@ def test_a_row_says_what_eval_says(source: sources.Source, tmp_path: Path, monke
     monkeypatch.setattr(comparison.run, "plots", lambda *_: None)
     file = tmp_path / "text.txt"
     file.write_text(text("test"))
-    everything = Evaluate(tokens=100_000, context=16)
-    result = compare_methods(source, [ROUNDED], tmp_path / "out", evaluate=everything, eval_text=file)
-    quantize(source, tmp_path / "packed", ROUNDED.recipe, eval_tokens=0)
+    everything = Settings(Data(eval_text=file), eval_tokens=100_000)
+    result = compare_methods(source, [ROUNDED], tmp_path / "out", everything)
+    quantize(source, tmp_path / "packed", ROUNDED.recipe, Data(examine=False))
     whole = {"text": file, "context": 16, "against": str(source.folder)}
     packed, original = (evaluate(place, **whole) for place in (tmp_path / "packed", source.folder))
     found = result["rows"][0]
     for name in ("perplexity", "kl", "top1_agreement"):
-        assert found[name] == pytest.approx(packed[name], rel=1e-6)
+        assert found["scores"][name] == pytest.approx(packed[name], rel=1e-6)
     assert found["bits_per_linear_weight"] == 2.5
-    assert result["original"]["perplexity"] == pytest.approx(original["perplexity"], rel=1e-6)
+    assert result["original"]["scores"]["perplexity"] == pytest.approx(original["perplexity"], rel=1e-6)
     assert found["against_original"] == pytest.approx(packed["perplexity"] / original["perplexity"], rel=1e-6)
 
 
@@ -167,11 +169,19 @@ def test_what_is_kept_in_more_bits_counts(
 
 def test_nothing_lies_below_the_front() -> None:
     points = [(2.5, 70.0), (1.7, 500.0), (2.25, 80.0), (2.25, 100.0), (2.4, 60.0), (4.0, 59.0)]
-    rows = [(at, {"bits_per_linear_weight": x, "perplexity": y}) for at, (x, y) in enumerate(points)]
+    assert front(points, Headline("perplexity", less=True)) == [(1.7, 500.0), (2.25, 80.0), (2.4, 60.0), (4.0, 59.0)]
+
+
+def test_shares_have_their_front_above() -> None:
+    points = [(2.5, 0.7), (1.7, 0.3), (2.25, 0.6), (2.25, 0.65), (4.0, 0.69)]
+    assert np.allclose(front(points, Headline("top1", less=False)), [(1.7, 30), (2.25, 65), (2.5, 70)])
+
+
+def front(points: list[tuple[float, float]], headline: Headline) -> list[tuple[float, float]]:
+    rows = [(at, {"bits_per_linear_weight": x, "scores": {headline.name: y}}) for at, (x, y) in enumerate(points)]
     axes = Mock()
-    comparison.plots._front(axes, rows)
-    xs, ys = axes.step.call_args.args
-    assert list(zip(xs, ys, strict=True)) == [(1.7, 500.0), (2.25, 80.0), (2.4, 60.0), (4.0, 59.0)]
+    comparison.plots._front(axes, rows, headline)
+    return list(zip(*axes.step.call_args.args, strict=True))
 
 
 def test_it_goes_on_where_it_was_stopped(
@@ -198,9 +208,10 @@ def test_it_goes_on_where_it_was_stopped(
 def test_billm_counts_every_bit(source: sources.Source, tmp_path: Path) -> None:
     found = compare_methods(source, [BILLM], tmp_path / "out")["rows"][0]
     program, tensors = source.model.text, source.tensors()
-    plan = BILLM.recipe.plan(program)
+    plan = BILLM.recipe.plan(source.model)
     assert BILLM.recipe.calibrate is not None
-    cut, _ = start.calibration_windows(source, program, BILLM.recipe.calibrate, None)
+    asked = making(source, BILLM.recipe)
+    cut = lesson_for(asked, Data(), 1).inputs("text", BILLM.recipe.calibrate)
     dense = billm_dense(program, tensors, plan, cut, BILLM.recipe.calibrate)
     assert found["bits_per_linear_weight"] == pytest.approx(dense.bits_per_weight)
     embedding = "model.embed_tokens.weight"
@@ -212,92 +223,10 @@ def test_billm_counts_every_bit(source: sources.Source, tmp_path: Path) -> None:
     state = {name: torch.from_numpy(values) for name, values in dense.weights.items()}
     model.load_state_dict(state, strict=False)
     with torch.no_grad():
-        exam = Exam(source, MEASURED, (choose("default", "test"),) * 2, tmp_path, 1, lambda *_: None)
+        exam = TextExam(source, Settings(), BILLM.recipe, tmp_path, lambda *_: None)
         losses = [float(model(ids[None], labels=ids[None]).loss) for ids in torch.from_numpy(exam.test)]
-    assert found["perplexity"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
+    assert found["scores"]["perplexity"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
     assert found["runs_on"] == "torch (dense, comparison only)"
-
-
-class Bench:
-    """In the place of workshop and exam: short runs whose validation perplexity is told beforehand."""
-
-    def __init__(self, perplexities: dict[float, float | None]) -> None:
-        self.perplexities = perplexities
-        self.made: list[Recipe] = []
-
-    def make(self, recipe: Recipe, *, validate: bool) -> Made:
-        assert recipe.train is not None
-        assert not validate
-        self.made.append(recipe)
-        if self.perplexities[recipe.train.lr] is None:
-            raise TrainError("the loss is not finite")
-        return Made(Path(str(recipe.train.lr)), 0.0)
-
-    def validated(self, folder: Path) -> float:
-        value = self.perplexities[float(folder.name)]
-        assert value is not None
-        return value
-
-
-def test_the_rate_is_chosen_by_validation_after_a_quarter_of_the_steps() -> None:
-    bench: Any = Bench({1e-3: 60.0, 2e-3: 50.0, 4e-3: float("inf"), 8e-3: None})
-    entry = Entry("x", TRAINED.recipe, rates=(1e-3, 2e-3, 4e-3, 8e-3))
-    tried = row.try_rates(entry, bench, bench)
-    assert [each["perplexity"] for each in tried] == [60.0, 50.0, None, None]
-    assert "not finite" in tried[3]["error"]
-    assert row.best_rate(entry, tried) == 2e-3
-    for made, lr in zip(bench.made, entry.rates, strict=True):
-        assert made.train is not None
-        assert (made.train.steps, made.train.lr) == (1, lr)
-        assert made.train.scale_lr == pytest.approx(lr / 2)
-        assert made.train.norm_lr == pytest.approx(lr * 2)
-        assert made.calibrate == TRAINED.recipe.calibrate
-    with pytest.raises(TrainError, match="not finite"):
-        row.best_rate(entry, tried[3:])
-
-
-def test_without_a_choice_nothing_is_tried() -> None:
-    bench: Any = Bench({})
-    one = Entry("x", TRAINED.recipe, rates=(5e-3,))
-    assert row.try_rates(one, bench, bench) == []
-    assert row.best_rate(one, []) == 5e-3
-    assert row.best_rate(Entry("x", TRAINED.recipe), []) == TRAIN["lr"]
-    assert row.best_rate(ROUNDED, []) is None
-
-
-@pytest.mark.parametrize(
-    ("perplexities", "perplexity", "marks"),
-    [
-        ({0: 500.0, 30: 100.0, 40: 91.0}, 95.0, []),
-        ({0: 500.0, 30: 100.0, 40: 89.0}, 95.0, ["not converged: perplexity fell by 11% in the last quarter"]),
-        ({20: 500.0, 30: 100.0, 35: 60.0, 40: 91.0}, 95.0, []),  # it began at step 30
-        ({0: 500.0, 40: 10.0}, 95.0, []),  # not known
-        ({0: 5e9, 30: 1e4, 40: 1e4}, 1e4, ["not converged: more than 100 times the original's perplexity"]),
-        ({0: 500.0, 30: 1e4, 40: 1e4}, None, ["not converged: more than 100 times the original's perplexity"]),
-    ],
-)
-def test_what_has_not_converged_is_marked(
-    perplexities: dict[int, float], perplexity: float | None, marks: list[str]
-) -> None:
-    journal = [{"step": step, "perplexity": value} for step, value in perplexities.items()]
-    measured = dict.fromkeys(
-        ("kl", "top1_agreement", "bits_per_linear_weight", "bits_per_weight", "zero_share", "file_mb", "cpu_seconds"),
-        1.0,
-    )
-    found = {**measured, "perplexity": perplexity, "journal": journal, "lr": 1.0, "runs_on": "engine"}
-    assert row.row(Entry("x", TRAINED.recipe), {"runs": {"0": found}}, original=20.0)["marks"] == marks
-
-
-@pytest.mark.parametrize(("lr", "mark"), [(1.0, ["lowest"]), (2.0, []), (3.0, ["highest"])])
-def test_a_best_rate_at_the_edge_is_marked(lr: float, mark: list[str]) -> None:
-    measured = dict.fromkeys(
-        ("kl", "top1_agreement", "bits_per_linear_weight", "bits_per_weight", "zero_share", "file_mb", "cpu_seconds"),
-        1.0,
-    )
-    run = {**measured, "perplexity": 9.0, "journal": [], "lr": lr, "runs_on": "engine"}
-    tried = [{"lr": each, "perplexity": 9.0, "error": None} for each in (1.0, 2.0, 3.0)]
-    marks = row.row(Entry("x", TRAINED.recipe), {"runs": {"0": run}, "rates": tried}, original=20.0)["marks"]
-    assert marks == [f"the {each} rate tried was the best" for each in mark]
 
 
 def test_methods_begin_from_one_calibration_or_from_their_own_rule(
@@ -339,8 +268,8 @@ def test_what_cannot_be_compared_is_refused(source: sources.Source, tmp_path: Pa
         compare_methods(source, [ROUNDED, ROUNDED], tmp_path)
     with pytest.raises(TercetError, match="nothing to compare"):
         compare_methods(source, [], tmp_path)
-    with pytest.raises(RecipeError, match=r"train\.lr: "):
-        row.run(Entry("x", TRAINED.recipe), -1.0, 0, None, None)  # type: ignore[arg-type]
-    flat = TRAINED.recipe.model_copy(update={"train": TRAINED.recipe.train.model_copy(update={"lr": 0.0})})  # type: ignore[union-attr]
-    with pytest.raises(RecipeError, match=r"train\.lr is 0"):
-        row.run(Entry("x", flat), 1e-3, 0, None, None)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="is a language model, which does not read validation-pictures"):
+        compare_methods(source, [ROUNDED], tmp_path, Settings(validation_pictures=("emoji",)))
+    with pytest.raises(RecipeError, match="is a language model, which does not read eval-pictures"):
+        compare_methods(source, [ROUNDED], tmp_path, Settings(Data(eval_pictures=("emoji",))))
+    assert not list(tmp_path.glob("*.json"))

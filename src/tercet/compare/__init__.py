@@ -2,5 +2,6 @@
 
 from tercet.compare.entry import Entry
 from tercet.compare.run import compare_methods
+from tercet.compare.settings import Settings
 
-__all__ = ["Entry", "compare_methods"]
+__all__ = ["Entry", "Settings", "compare_methods"]

@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import tercet
 from tercet.errors import RecipeError
 from tercet.recipe import Recipe, Train
 
-__all__ = ["Entry", "at_rate", "full", "key", "short"]
+__all__ = ["Entry", "Way", "at_rate", "full", "key", "short"]
+
+Way = Literal["recipe", "billm", "control"]
 
 SHARE = 4  # a rate is tried with one step in so many, and so much of the end tells whether a run has converged
 
@@ -27,14 +29,15 @@ class Entry:
         rates: learning rates to choose from; none, or one, is not tried before. `train.scale_lr` and `train.norm_lr`
             keep their ratio to `train.lr`.
         seeds: full runs, with seeds from that of the recipe on; one where nothing is trained.
-        billm: BiLLM on the matrices that the recipe quantizes, in the place of its quantizers.
+        way: "recipe" for what it makes; "billm" for BiLLM on the matrices that it quantizes, in the place of its
+            quantizers; "control" for the original itself, trained on as the recipe trains.
     """
 
     name: str
     recipe: Recipe
     rates: tuple[float, ...] = ()
     seeds: int = 1
-    billm: bool = False
+    way: Way = "recipe"
 
     @property
     def trained(self) -> bool:
@@ -74,7 +77,7 @@ def key(entry: Entry, source: Mapping[str, Any], measured: Mapping[str, Any]) ->
     """
     # A field that is None says nothing: recipes may learn new words without losing what was measured.
     recipe = entry.recipe.model_dump(mode="json", exclude={"name", "description", "evaluate"}, exclude_none=True)
-    parts = [tercet.__version__, dict(source), recipe, list(entry.rates), entry.billm, dict(measured)]
+    parts = [tercet.__version__, dict(source), recipe, list(entry.rates), entry.way, dict(measured)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -15,9 +15,9 @@ EVERY = 5  # blocks are looked at
 
 def kmeans_errors(source: sources.Source) -> list[float]:
     """sum (W - m*T)^2 / sum W^2 after 0, 1, ... iterations, a scale for each row: means over the matrices of every
-    fifth block.
+    fifth block of each part.
     """
-    names = [name for block in source.model.text.blocks[::EVERY] for name in block]
+    names = [name for part in source.model.parts.values() for block in part.blocks[::EVERY] for name in block]
     tensors = source.tensors()
     histories = [kmeans_history(torch.from_numpy(np.array(tensors[name]))) for name in names]
     return [float(value) for value in np.array(histories)[:, :, 1].mean(0)]

@@ -2,10 +2,11 @@
 
     DIR/rows/<key>.json    an entry's rates and runs, written as each is finished; the key hashes all that decides them
     DIR/compare.json       everything, for machines; compare.md: the table; *.png: see `plots`
-    DIR/.work/             the original's logits, runs and the model at hand; removed when no row is missing
+    DIR/.work/             runs, the model at hand, what the exam keeps; removed when no row is missing
 
 Stopped at any moment and called again, it goes on with what is missing, failed rows included. compare.json and
-compare.md are written after each run, so a comparison that was stopped shows what it had.
+compare.md are written after each run, so a comparison that was stopped shows what it had. What kind of model it is
+matters to its exam alone.
 """
 
 from __future__ import annotations
@@ -18,24 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from tercet import fsio, sources
+from tercet.compare.choose import exam_for
 from tercet.compare.entry import Entry, key
 from tercet.compare.exam import Exam
 from tercet.compare.lloyd import kmeans_errors
 from tercet.compare.plots import plots, refuse_without_matplotlib
 from tercet.compare.row import best_rate, row, run, try_rates
+from tercet.compare.settings import Settings
 from tercet.compare.table import page
 from tercet.compare.workshop import Workshop
-from tercet.data.texts import Text, choose
 from tercet.errors import TercetError
 from tercet.evaluate.machine import machine
 from tercet.evaluate.originals import set_threads
-from tercet.evaluate.text import quality
-from tercet.pipeline.against_original import original_size
-from tercet.pipeline.lessons import Data
-from tercet.pipeline.lessons.text import EVALUATION_SEED
 from tercet.pipeline.making import Watch
 from tercet.progress import Progress, silent
-from tercet.recipe import Evaluate
 
 __all__ = ["compare_methods"]
 
@@ -47,12 +44,8 @@ def compare_methods(
     source: str | sources.Source,
     entries: Sequence[Entry],
     out: str | Path,
+    settings: Settings | None = None,
     *,
-    evaluate: Evaluate | None = None,
-    eval_text: str | Path | None = None,
-    validation_text: str | Path | None = None,
-    threads: int | None = None,
-    command: str = "",
     progress: Progress | None = None,
     tell: Callable[[Row], None] | None = None,
 ) -> dict[str, Any]:
@@ -61,32 +54,27 @@ def compare_methods(
     Args:
         source: as of `quantize`.
         out: DIR.
-        evaluate: how all rows are measured; as the first entry's recipe says if None.
-        eval_text: text of the table, `evaluate`'s if None. validation_text: text that learning rates are chosen by,
-            the validation split of the default text if None. Files, "default" or "generated".
-        threads: of torch and of the engine.
-        command: what was called, for the record.
+        settings: what all rows have in common.
         progress: called with (what, done, total).
         tell: called with a row of the table after each of its runs.
 
     Raises TercetError where nothing can be compared; a row that fails is a row of the table.
     """
     _check(entries)
-    step, place = progress or silent, Path(out)
+    settings, step, place = settings or Settings(), progress or silent, Path(out)
     origin = source if isinstance(source, sources.Source) else sources.resolve(source)
-    settings = evaluate or entries[0].recipe.evaluate
-    set_threads(threads)
-    test = choose(eval_text or settings.text, "test", origin, settings.tokens, EVALUATION_SEED)
-    validation = choose(validation_text or "default", "validation", origin, settings.tokens, EVALUATION_SEED + 1)
-    exam = Exam(origin, settings, (test, validation), place / WORK, threads, step)
-    facts = _facts(origin, exam, _protocol(test, validation, exam), command or f"compare_methods({origin.name!r}, ...)")
-    comparison = _Comparison(entries, place, exam, Workshop(origin, place / WORK, Data(), Watch(step), threads), facts)
+    set_threads(settings.threads)
+    exam = exam_for(origin, settings, entries[0].recipe, place / WORK, step)
+    _check_choice(entries, exam)
+    shop = Workshop(origin, place / WORK, exam.data, Watch(step), settings.threads)
+    facts = _facts(origin, exam, settings.command or f"compare_methods({origin.name!r}, ...)")
+    comparison = _Comparison(entries, place, exam, shop, facts)
     try:
         comparison.run(step, tell)
     finally:
         comparison.write()
         plots(comparison.result, place)
-    if all(each["state"] == "done" for each in comparison.result["rows"]):
+    if (place / WORK).exists() and all(each["state"] == "done" for each in comparison.result["rows"]):
         fsio.remove_folder(place / WORK)
     return comparison.result
 
@@ -129,7 +117,7 @@ class _Comparison:
                 kept["rates"] = tried = try_rates(entry, self.shop, self.exam)
                 if tried:
                     _keep(file, entry, kept)
-            lr = best_rate(entry, tried)
+            lr = best_rate(entry, tried, self.exam.headline)
             kept["runs"][str(turn)] = run(entry, lr, turn, self.shop, self.exam)
             kept["error"] = None
             _keep(file, entry, kept)
@@ -138,9 +126,10 @@ class _Comparison:
 
     def write(self) -> None:
         """compare.json and compare.md. Raises StorageError."""
-        perplexity = self.result["original"]["perplexity"]
+        headline = self.exam.headline
+        original = self.result["original"]["scores"][headline.name]
         pairs = zip(self.entries, self.kept, strict=True)
-        self.result["rows"] = [row(entry, kept, perplexity) for entry, kept in pairs]
+        self.result["rows"] = [row(entry, kept, headline, original) for entry, kept in pairs]
         text = json.dumps(self.result, indent=1, allow_nan=False) + "\n"
         fsio.atomic_file(self.out / "compare.json", text.encode())
         fsio.atomic_file(self.out / "compare.md", page(self.result).encode())
@@ -153,6 +142,15 @@ def _check(entries: Sequence[Entry]) -> None:
     if not names or twice:
         what = f"two rows are called {min(twice)!r}; name them apart" if twice else "nothing to compare; give recipes"
         raise TercetError(what)
+    idle = [entry.name for entry in entries if entry.way == "control" and not entry.trained]
+    if idle:
+        raise TercetError(f"{idle[0]}: a control is trained; give its recipe `distil` and `train`")
+
+
+def _check_choice(entries: Sequence[Entry], exam: Exam) -> None:
+    choosing = [entry.name for entry in entries if entry.trained and len(entry.rates) > 1]
+    if choosing and not exam.chooses:
+        raise TercetError(f"{choosing[0]}: several learning rates, and no validation pictures to choose by; give some")
 
 
 def _read(file: Path) -> Row:
@@ -169,35 +167,21 @@ def _keep(file: Path, entry: Entry, kept: Row) -> None:
     fsio.atomic_file(file, (json.dumps(content, allow_nan=False) + "\n").encode())
 
 
-def _facts(source: sources.Source, exam: Exam, protocol: str, command: str) -> Row:
+def _facts(source: sources.Source, exam: Exam, command: str) -> Row:
     """What compare.json holds beside the rows."""
+    name, original = exam.headline.name, dict(exam.original)
+    value = original["scores"][name]
+    if not (math.isfinite(value) and value > 0):
+        raise TercetError(f"the original's own {name} is {value:g}: nothing can be compared with it; measure on others")
     return {
         "source": source.origin,
-        "original": _original(source, exam),
+        "headline": {"name": name, "less_is_better": exam.headline.less},
+        "shown": list(exam.shown),
+        "original": original,
         "rows": [],
         "kmeans_relative_error": kmeans_errors(source),
-        "protocol": protocol,
+        "protocol": exam.protocol,
         "command": command,
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def _original(source: sources.Source, exam: Exam) -> Row:
-    perplexity = quality(exam.original, exam.test).perplexity
-    if not math.isfinite(perplexity):
-        raise TercetError("the original itself has no finite perplexity on this text; give another text")
-    size, bits = original_size(source)
-    return {"perplexity": perplexity, "file_mb": size, "bits_per_weight": bits, "runs_on": "torch"}
-
-
-def _protocol(test: Text, validation: Text, exam: Exam) -> str:
-    return (
-        f"Perplexity, KL(original || model) and top-1 agreement on {exam.test.size} tokens of {test.name}:"
-        f" non-overlapping windows of {exam.test.shape[1]} from all over it, no BOS unless the tokenizer adds one, a"
-        " window's first token unscored; packed models by the engine, the original by torch. Learning rates are chosen"
-        f" by the perplexity on {exam.validation.size} tokens of {validation.name} after a quarter of the steps. ± is"
-        " half the distance between seeds. Bits count codes, padding, scales and shifts; MB are 10^6 bytes, the"
-        " original's of 16-bit weights. CPU minutes are those of all threads, for the start and the training of one"
-        " run; tried learning rates and measuring are not among them."
-    )

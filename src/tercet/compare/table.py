@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tercet.evaluate.rows import number
+from tercet.evaluate.rows import NUMBERS, number, score, words
 from tercet.shown import in_markdown
 
 __all__ = ["cells", "page"]
 
-HEADINGS = (
-    "", "method", "begins with", "perplexity", "x original", "KL", "top-1", "bits a weight (blocks)", "bits (all)",
-    "file MB", "zeros", "CPU min", "lr", "marks",
-)  # fmt: skip
-STARTS = {("own", False): "rounding", ("own", True): "its own start", ("calibrated", True): "our calibration"}
+FACTS = ("bits a weight (blocks)", "bits (all)", "ternary", "zeros", "file MB", "CPU min", "lr", "marks")
+STARTS = {
+    ("own", False): "rounding",
+    ("own", True): "its own start",
+    ("calibrated", False): "calibration",
+    ("calibrated", True): "our calibration",
+    ("original", True): "the original",
+}
 
 
 def cells(result: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Headings and lines of `compare_methods`' result; the original comes first, rows have the plots' numbers."""
-    original = result["original"]
-    first = ("", "original", "", number(original["perplexity"]), "1.000", "0.000", "100.0%", "", "16.00")
-    lines = [(*first, f"{original['file_mb']:.1f}", "", "", "", original["runs_on"])]
-    return HEADINGS, lines + [(str(at), *_line(row)) for at, row in enumerate(result["rows"], start=1)]
+    original, shown = result["original"], result["shown"]
+    headings = ("", "method", "begins with", *(words(name) for name in shown), *FACTS)
+    scores = [score(name, original["scores"][name]) if name in original["scores"] else "" for name in shown]
+    facts = ("", f"{original['bits_per_weight']:.2f}", "", "", _mb(original["file_mb"]), "", "", original["runs_on"])
+    lines = [("", "original", "", *scores, *facts)]
+    return headings, lines + [(str(at), *_line(row, result)) for at, row in enumerate(result["rows"], start=1)]
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -45,11 +50,10 @@ def page(result: Mapping[str, Any]) -> str:
     )
 
 
-def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
-    start = STARTS.get((row["start"], row["trained"]), "calibration")
+def _line(row: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[str, ...]:
+    start, shown = STARTS[row["start"], row["trained"]], result["shown"]
     if not row["runs"]:
-        return (row["name"], start, *("-" for _ in HEADINGS[4:]), row["error"] or "not run")
-    spread = "" if row["spread"] is None else f" ± {number(row['spread'])}"
+        return (row["name"], start, *("-" for _ in (*shown, *FACTS[1:])), row["error"] or "not run")
     marks = list(row["marks"])
     if row["state"] != "done":
         marks.append(row["error"] or f"seeds so far: {row['seeds']}")
@@ -58,19 +62,32 @@ def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         row["name"],
         start,
-        number(row["perplexity"]) + spread,
-        number(row["against_original"]),
-        number(row["kl"]),
-        f"{row['top1_agreement']:.1%}",
-        _digits(row["bits_per_linear_weight"]),
-        f"{row['bits_per_weight']:.2f}",
-        f"{row['file_mb']:.1f}",
-        "" if row["zero_share"] is None else f"{row['zero_share']:.0%}",
+        *(_score(name, row, result["original"]["scores"].get(name)) for name in shown),
+        _or_nothing(row["bits_per_linear_weight"], ".2f"),
+        _or_nothing(row["bits_per_weight"], ".2f"),
+        _or_nothing(row["ternary_share"], ".1%"),
+        _or_nothing(row["zero_share"], ".0%"),
+        _mb(row["file_mb"]),
         f"{row['cpu_seconds'] / 60:.1f}",
-        "" if row["lr"] is None else f"{row['lr']:.1e}",
+        _or_nothing(row["lr"], ".1e"),
         "; ".join(marks),
     )
 
 
-def _digits(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _score(name: str, row: Mapping[str, Any], original: float | None) -> str:
+    """The mean, ± the spread, and in brackets how it stands to the original's, where that has such a score."""
+    value, spread = row["scores"][name], row["spreads"][name]
+    cell = score(name, value)
+    if spread is not None:
+        cell += f" ± {number(spread) if name in NUMBERS else f'{100 * spread:.1f}'}"
+    if value is None or original is None:
+        return cell
+    return f"{cell} ({number(value / original)}x)" if name in NUMBERS else f"{cell} ({100 * (value - original):+.1f})"
+
+
+def _mb(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _or_nothing(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tercet.shown import in_markdown
 
-__all__ = ["Row", "markdown", "number", "table", "words"]
+__all__ = ["NUMBERS", "Row", "markdown", "number", "score", "table", "words"]
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,19 @@ def markdown(rows: Iterable[Row]) -> str:
     return "\n".join("| " + " | ".join(map(in_markdown, cells)) + " |" for cells in (headings, rule, *lines)) + "\n"
 
 
-def words(score: str) -> str:
+def words(name: str) -> str:
     """A score's name as people say it: "emoji text_to_image_r1" is "emoji text to image R@1"."""
-    source, _, metric = score.rpartition(" ")
+    source, _, metric = name.rpartition(" ")
     way, found, place = metric.rpartition("_r")
     said = HEADINGS.get(metric, f"{way.replace('_', ' ')} R@{place}" if found and place.isdigit() else metric)
     return f"{source} {said}" if source else said
+
+
+def score(name: str, value: float | None) -> str:
+    """A cell: a share in percent, any other score as a number."""
+    if value is None or name in NUMBERS:
+        return number(value)
+    return f"{value:.1%}"
 
 
 def number(value: float | None) -> str:
@@ -97,14 +104,8 @@ def number(value: float | None) -> str:
 
 
 def _cells(row: Row, scores: Sequence[str], facts: Sequence[str]) -> tuple[str, ...]:
-    measured = [_score(name, row.scores.get(name)) for name in scores]
+    measured = [score(name, row.scores.get(name)) for name in scores]
     return (row.name, *measured, *(_fact(key, getattr(row, key)) for key in facts), row.runs_on)
-
-
-def _score(name: str, value: float | None) -> str:
-    if value is None or name in NUMBERS:
-        return number(value)
-    return f"{value:.1%}"
 
 
 def _fact(key: str, value: float | None) -> str:

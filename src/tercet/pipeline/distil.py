@@ -92,11 +92,23 @@ def run_name(making: Making, lesson: Lesson) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
-def control(making: Making, lesson: Lesson, folder: Path) -> ProgramModule:
+def control(making: Making, lesson: Lesson, folder: Path, *, validate: bool = False) -> ProgramModule:
     """The original itself, trained on for the recipe's steps by its own task: distillation cannot claim
-    what that gains."""
+    what that gains.
+
+    Args:
+        folder: of the run.
+        validate: as of `distil`.
+    """
     assert making.recipe.train is not None
     module = ProgramModule(making.model, making.source.tensors())
     task, arrays = lesson.control(module)
-    train(task, arrays, making.recipe.train, folder, identified={"read": lesson.digest()})
+    train(
+        task,
+        arrays,
+        making.recipe.train,
+        folder,
+        identified={"read": lesson.digest()},
+        evaluate=lesson.validation() if validate else None,
+    )
     return module

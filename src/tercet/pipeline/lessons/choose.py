@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from tercet.errors import RecipeError
 from tercet.pipeline.lessons.lesson import Data, Lesson
 from tercet.pipeline.lessons.pair import PairLesson
 from tercet.pipeline.lessons.text import TextLesson
 from tercet.pipeline.making import Making
+from tercet.sources import Source
 
-__all__ = ["lesson_for"]
+__all__ = ["READS", "lesson_for", "refuse_unread"]
 
 READS = {"text": ("text", "eval_text"), "pair": ("pictures", "captions", "eval_pictures")}
 NAMES = {"text": "a language model", "pair": "an image-text model"}
@@ -20,10 +23,19 @@ def lesson_for(making: Making, data: Data, threads: int | None) -> Lesson:
     Args:
         threads: of the engine, where models are examined.
     """
-    kind = making.model.kind
-    for other, names in READS.items():
-        given = [name for name in names if getattr(data, name) not in (None, ())]
-        if other != kind and given:
-            what = given[0].replace("_", "-")
-            raise RecipeError(f"{making.source.name} is {NAMES[kind]}, which does not read {what}; leave it out")
-    return PairLesson(making, data, threads) if kind == "pair" else TextLesson(making, data, threads)
+    refuse_unread(making.source, data, READS)
+    return PairLesson(making, data, threads) if making.model.kind == "pair" else TextLesson(making, data, threads)
+
+
+def refuse_unread(source: Source, given: object, reads: Mapping[str, Sequence[str]]) -> None:
+    """Raises RecipeError where `given` has something in an attribute that only models of another kind read.
+
+    Args:
+        reads: attributes by the kind that reads them.
+    """
+    kind = source.model.kind
+    for other, names in reads.items():
+        filled = [name for name in names if getattr(given, name) not in (None, ())]
+        if other != kind and filled:
+            what = filled[0].replace("_", "-")
+            raise RecipeError(f"{source.name} is {NAMES[kind]}, which does not read {what}; leave it out")

@@ -71,6 +71,11 @@ class Lesson(Protocol):
         """What calibration runs a part on: ids int64[n, length], or patches float32[n, patches, columns]."""
         ...
 
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """What of a recipe's training decides which rows calibration is given."""
+        ...
+
     def digest(self) -> str:
         """SHA-256 of all that training reads."""
         ...

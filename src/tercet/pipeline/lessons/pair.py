@@ -58,15 +58,21 @@ class PairLesson:
             )
         return self.making.recipe.distil
 
-    def pairs(self, watch: Watch) -> PairData:
-        """As many pairs as training reads; for calibration alone, as many as it has tokens for, and texts at most."""
-        recipe, model, lone = self.making.recipe, self.making.model, self.data.captions
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Pairs that are read, and the seed that draws them: as many as training reads; for calibration alone, as many
+        as it has tokens for, and texts at most."""
+        recipe = self.making.recipe
         if recipe.train is not None:
-            rows, seed = recipe.train.steps * recipe.train.batch * recipe.train.accumulation, recipe.train.seed
-        else:
-            assert recipe.calibrate is not None
-            shortest = min(part.context for part in model.parts.values())
-            rows, seed = recipe.calibrate.tokens // shortest, recipe.calibrate.seed
+            return recipe.train.steps * recipe.train.batch * recipe.train.accumulation, recipe.train.seed
+        assert recipe.calibrate is not None
+        shortest = min(part.context for part in self.making.model.parts.values())
+        return recipe.calibrate.tokens // shortest, recipe.calibrate.seed
+
+    def pairs(self, watch: Watch) -> PairData:
+        """What calibration and training read, opened and prepared when it is first asked for."""
+        rows, seed = self.extent
+        lone = self.data.captions
         if (rows, seed) not in self._gathered:
             self._gathered[rows, seed] = gather(
                 self._opened,

@@ -70,6 +70,10 @@ class TextLesson:
         drawn = np.random.default_rng(settings.seed).permutation(len(cut))[: max(1, settings.tokens // cut.shape[1])]
         return cut[np.sort(drawn)]
 
+    @property
+    def extent(self) -> tuple[int, ...]:
+        return ()
+
     def learnt(self) -> NDArray[np.int64]:
         """int64[n, context]: what training reads, and no more: a stored teacher answers to nothing else."""
         if self._learnt is None:
