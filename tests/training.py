@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import tiny
+from tercet import families
+from tercet.modules.module import ProgramModule
 from tercet.quantizers import AbsMeanConfig, CrulisConfig, LearnedConfig, LrQatConfig, QuantizerConfig, quantize_
 from tercet.recipe import Train
 
-__all__ = ["CONTEXT", "TinyTask", "odd_task", "settings", "task", "weights", "windows"]
+__all__ = ["CONTEXT", "TinyTask", "module", "odd_task", "settings", "task", "weights", "windows"]
 
 CONTEXT = 12
 
@@ -24,7 +26,7 @@ CONTEXT = 12
 class TinyTask(nn.Module):
     """Cross-entropy of the student, and a random penalty, so that a lost random state shows."""
 
-    def __init__(self, student: nn.Module, noise: float) -> None:
+    def __init__(self, student: ProgramModule, noise: float) -> None:
         super().__init__()
         self.student = student
         self.teacher = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).requires_grad_(False)
@@ -34,11 +36,17 @@ class TinyTask(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         ids = batch["ids"]
-        logits = self.student(input_ids=ids, use_cache=False).logits[:, :-1]
+        logits = F.linear(self.student("text", ids).result, *self.student.head())[:, :-1]
         ce = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-        norm = self.student.model.norm.weight
+        norm = self.student.weight("model.norm.weight")
         penalty = self.noise * (norm * torch.rand(norm.shape, dtype=norm.dtype)).mean()
         return {"loss": ce + penalty, "ce": ce, "penalty": penalty}
+
+
+def module(family: str = "llama", **overrides: Any) -> ProgramModule:
+    """The tiny model that transformers has as `tiny.model(family, **overrides)`."""
+    _, config, tensors = tiny.model(family, **overrides)
+    return ProgramModule(families.model(config), tensors)
 
 
 def usual(names: list[str]) -> dict[str, QuantizerConfig]:
@@ -68,11 +76,9 @@ def task(
     **overrides: Any,
 ) -> TinyTask:
     """Embedding and head are one, and frozen; `chosen` gives the linears their quantizers."""
-    student, _, _ = tiny.model("llama", **overrides)
-    student = student.to(dtype)
-    student.get_input_embeddings().requires_grad_(False)
-    names = [name for name, parameter in student.named_parameters() if "_proj" in name and parameter.ndim == 2]
-    quantize_(student, chosen(names))
+    student = module(**overrides).to(dtype)
+    student.get_parameter("model.embed_tokens.weight").requires_grad_(False)
+    quantize_(student, chosen(student.description.linears))
     return TinyTask(student, noise)
 
 

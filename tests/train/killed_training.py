@@ -72,8 +72,8 @@ class MortalOs:
 
 def tiny_run(folder: Path, steps: int, mortal: Mortal) -> None:
     task = training.task()
-    task.student.model.embed_tokens.register_forward_hook(mortal)
-    task.student.model.norm.weight.register_hook(mortal)
+    task.student.get_submodule("model.layers.0").register_forward_hook(mortal)
+    task.student.weight("model.norm.weight").register_hook(mortal)
     task.forward = counted(task.forward, mortal)  # type: ignore[method-assign]
     settings = training.settings(steps=steps, checkpoint_every=3)
     train(task, training.windows(), settings, folder, evaluate=lambda _: {"draw": float(torch.rand(1))})

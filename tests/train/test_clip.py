@@ -15,21 +15,22 @@ from torch import Tensor
 import tiny_towers
 from tercet import families
 from tercet.calibrate import rounded
+from tercet.modules.module import ProgramModule
 from tercet.packing.reference import quantize_activations as engine_activations
 from tercet.program import Model, interpreter
 from tercet.program.patches import patches
 from tercet.quantizers import AbsMean2Config, LearnedConfig, freeze, quantize_
 from tercet.recipe import ClipDistil, Recipe, Train
-from tercet.train import ClipTask, TowersModule, clip_losses, read_journal, train
+from tercet.train import PairTask, clip_losses, read_journal, train
 
 ALL = ClipDistil(kind="clip", task=1, fd=4, icl=0.5, ckd=0.7, off=0.3)
 STORED = ClipDistil(kind="clip", task=1, fd=4)
 PAIRS, MORE = 7, 3
 
 
-def module(family: str = "clip") -> TowersModule:
+def module(family: str = "clip") -> ProgramModule:
     _, config, tensors = tiny_towers.model(family)
-    return TowersModule(families.model(config), tensors)
+    return ProgramModule(families.model(config), tensors)
 
 
 ROWS = LearnedConfig(group_size="row")
@@ -37,9 +38,9 @@ ROWS = LearnedConfig(group_size="row")
 
 def student(family: str = "clip", config: Any = ROWS, activations: Any = "a8") -> Any:
     made = module(family)
-    names = [n for n, weight in made.towers.weights.items() if weight.role in ("linear", "embedding")]
+    names = [n for n, weight in made.description.weights.items() if weight.role in ("linear", "embedding")]
     quantize_(made, dict.fromkeys(names, config))
-    made.quantize_activations({name: made.towers.weights[name].shape[1] for name in names}, activations)
+    made.round_activations({name: made.description.weights[name].shape[1] for name in names}, activations)
     return made
 
 
@@ -56,11 +57,11 @@ def batch(towers: Model, *, more: bool = False) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def answers(teacher: TowersModule, given: dict[str, Tensor]) -> dict[str, Tensor]:
+def answers(teacher: ProgramModule, given: dict[str, Tensor]) -> dict[str, Tensor]:
     found = {}
     for prefix in [p for p in ("", "more_") if f"{p}ids" in given]:
-        found[f"{prefix}image_teacher"] = teacher.encode_patches(given[f"{prefix}patches"]).embedding
-        found[f"{prefix}text_teacher"] = teacher.encode_ids(given[f"{prefix}ids"]).embedding
+        found[f"{prefix}image_teacher"] = teacher("image", given[f"{prefix}patches"]).result
+        found[f"{prefix}text_teacher"] = teacher("text", given[f"{prefix}ids"]).result
     return found
 
 
@@ -70,8 +71,8 @@ def test_the_module_is_the_model(family: str) -> None:
     made, pixels, ids = module(family), tiny_towers.pixels(), tiny_towers.texts()
     image, text, logits = tiny_towers.reference(original, pixels, ids)
     with torch.no_grad():
-        one = made.encode_patches(torch.from_numpy(patches(pixels, made.towers.pixels.patch))).embedding
-        two = made.encode_ids(torch.from_numpy(ids)).embedding
+        one = made("image", torch.from_numpy(patches(pixels, made.description.pixels.patch))).result
+        two = made("text", torch.from_numpy(ids)).result
         own = made.scale * clip_losses.normalised(one) @ clip_losses.normalised(two).T
         own = own if made.bias is None else own + made.bias
     for found, expected in ((one, image), (two, text), (own, logits)):
@@ -84,17 +85,15 @@ def test_law_1_in_both_towers(family: str, config: Any) -> None:
     """What the module computes with is what `freeze` gives, and embeddings of both are the same."""
     made = student(family, config, "a16")
     frozen = freeze(made)
-    tensors = {name: made._weights[name].detach().numpy().copy() for name in made.towers.weights}
-    assert set(frozen) == {n for n, weight in made.towers.weights.items() if weight.role in ("linear", "embedding")}
+    tensors = {name: made.weight(name).detach().numpy().copy() for name in made.description.weights}
+    assert set(frozen) == {n for n, weight in made.description.weights.items() if weight.role in ("linear", "embedding")}
     for name, tensor in frozen.items():
         assert np.array_equal(tensor.dequantize(), tensors[name]), name
-    given = rows(made.towers, 3, 5)
-    for program, name, encode in (
-        (made.towers.image, "patches", made.encode_patches),
-        (made.towers.text, "ids", made.encode_ids),
-    ):
+    given = rows(made.description, 3, 5)
+    for part, program in made.description.parts.items():
+        name = program.reads
         with torch.no_grad():
-            found = encode(given[name]).embedding.numpy()
+            found = made(part, given[name]).result.numpy()
         replaced = {**tensors, **{n: tensor.dequantize() for n, tensor in frozen.items()}}
         expected = interpreter.embeddings(program, replaced, given[name].numpy())
         assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
@@ -103,14 +102,14 @@ def test_law_1_in_both_towers(family: str, config: Any) -> None:
 def test_activations_are_the_engines() -> None:
     """The patch embedding, quantized alone: its input is rounded as the engine rounds it."""
     made, name = module(), "vision_model.embeddings.patch_embedding.weight"
-    given = rows(made.towers, 2, 6)["patches"]
-    exact = made.encode_patches(given).embedding
-    made.quantize_activations({name: 64}, "a8")
-    found = made.encode_patches(given).embedding
+    given = rows(made.description, 2, 6)["patches"]
+    exact = made("image", given).result
+    made.round_activations({name: 64}, "a8")
+    found = made("image", given).result
     codes, scales = engine_activations(given.flatten(0, 1).numpy(), 64)[:2]
     again = (codes.reshape(len(codes), -1, 64) * scales[..., None]).reshape(given.shape).astype(np.float32)
-    made.quantize_activations({}, "a16")
-    expected = made.encode_patches(torch.from_numpy(again)).embedding
+    made.round_activations({}, "a16")
+    expected = made("image", torch.from_numpy(again)).result
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert (found - exact).abs().max() > 1e-3
 
@@ -119,18 +118,18 @@ def test_activations_are_the_engines() -> None:
 @pytest.mark.parametrize("more", [False, True])
 def test_losses_are_their_formulas(family: str, more: bool) -> None:
     own, teacher = student(family), module(family)
-    given = batch(own.towers, more=more)
-    out = ClipTask(own, teacher, ALL)(given)
+    given = batch(own.description, more=more)
+    out = PairTask(own, teacher, ALL)(given)
     assert set(out) == {"loss", "task", "fd", "icl", "ckd", "off"}
     total = sum(getattr(ALL, name) * value for name, value in out.items() if name != "loss")
     torch.testing.assert_close(out["loss"].detach(), total)
     with torch.no_grad():
         both = {n: torch.cat([given[n], given[f"more_{n}"]]) if more else given[n] for n in ("patches", "ids")}
         s, t = (
-            (m.encode_patches(both["patches"], blocks=True), m.encode_ids(both["ids"], blocks=True))
+            (m("image", both["patches"], blocks=True), m("text", both["ids"], blocks=True))
             for m in (own, teacher)
         )
-    unit = [[x.embedding.double().numpy() for x in side] for side in (s, t)]
+    unit = [[x.result.double().numpy() for x in side] for side in (s, t)]
     unit = [[x / np.linalg.norm(x, axis=1, keepdims=True) for x in side] for side in unit]
     fd = sum(((a - b) ** 2).sum(1).mean() for a, b in zip(*unit, strict=True))
     (si, st), (ti, tt) = [[x[:PAIRS] for x in side] for side in unit]
@@ -171,12 +170,12 @@ def test_losses_are_their_formulas(family: str, more: bool) -> None:
 def test_equal_captions_are_right_for_each_other() -> None:
     """In SigLIP's loss; in CLIP's, where equal rows share their softmax, it makes no difference."""
     own = student("siglip")
-    given = batch(own.towers) | {"groups": torch.arange(PAIRS)}
-    alone = ClipTask(own, None, ClipDistil(kind="clip", fd=0))
+    given = batch(own.description) | {"groups": torch.arange(PAIRS)}
+    alone = PairTask(own, None, ClipDistil(kind="clip", fd=0))
     given["ids"] = given["ids"][[0, 1, 2, 1, 3, 4, 0]]
     by_words = alone(given)["task"]
     torch.testing.assert_close(by_words, alone(given | {"groups": torch.tensor([0, 1, 2, 1, 3, 4, 0])})["task"])
-    image, text = (own.encode_patches(given["patches"]).embedding, own.encode_ids(given["ids"]).embedding)
+    image, text = (own("image", given["patches"]).result, own("text", given["ids"]).result)
     unit, right = [clip_losses.normalised(x) for x in (image, text)], torch.eye(PAIRS, dtype=torch.bool)
     assert not torch.isclose(by_words, clip_losses.sigmoid(*unit, own.scale, own.bias, right))
 
@@ -184,10 +183,10 @@ def test_equal_captions_are_right_for_each_other() -> None:
 def test_blocks_are_those_of_transformers() -> None:
     """Two of each tower, in order; padding behind a text's end is left out."""
     original, _, _ = tiny_towers.model("clip")
-    made, given = module(), rows(module().towers, 4, 8)
+    made, given = module(), rows(module().description, 4, 8)
     with torch.no_grad():
-        image = made.encode_patches(given["patches"], blocks=True).blocks
-        text = made.encode_ids(given["ids"], blocks=True).blocks
+        image = made("image", given["patches"], blocks=True).blocks
+        text = made("text", given["ids"], blocks=True).blocks
         pixels = torch.from_numpy(tiny_towers.pixels(4, seed=8))
         wanted = original.vision_model(pixels, output_hidden_states=True).hidden_states[1:]
         texts = original.text_model(given["ids"], output_hidden_states=True).hidden_states[1:]
@@ -202,17 +201,17 @@ def test_blocks_are_those_of_transformers() -> None:
 
 def test_a_stored_teacher_is_a_live_one() -> None:
     own, teacher = student(), module()
-    given = batch(own.towers, more=True)
+    given = batch(own.description, more=True)
     settings = ClipDistil(kind="clip", task=1, fd=4, icl=1, ckd=1)
-    live = ClipTask(own, teacher, settings)(given)
-    stored = ClipTask(own, None, settings)({**given, **answers(teacher, given)})
+    live = PairTask(own, teacher, settings)(given)
+    stored = PairTask(own, None, settings)({**given, **answers(teacher, given)})
     for name, value in live.items():
         torch.testing.assert_close(stored[name], value)
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
     settings = ClipDistil(kind="clip", task=0, fd=1, ckd=1, off=1)
-    out = ClipTask(module(), module(), settings)(batch(module().towers, more=True))
+    out = PairTask(module(), module(), settings)(batch(module().description, more=True))
     assert out["loss"].abs() < 1e-5
 
 
@@ -221,7 +220,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else() -> None:
     frozen = [name for name, p in made.named_parameters() if "position" in name or name == "logit_scale"]
     for name in frozen:
         made.get_parameter(name).requires_grad_(False)
-    ClipTask(made, module(), ALL)(batch(made.towers))["loss"].backward()
+    PairTask(made, module(), ALL)(batch(made.description))["loss"].backward()
     for name, parameter in made.named_parameters():
         reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
         assert reached == (name not in frozen and not name.endswith("k_proj.bias")) or name.endswith("k_proj.bias"), (
@@ -237,24 +236,24 @@ def arrays(towers: Model) -> dict[str, np.ndarray[Any, Any]]:
 def test_a_short_training_lowers_fd(tmp_path: Path) -> None:
     made = student()
     how = Train(steps=30, batch=16, lr=2e-3, scale_lr=2e-3, norm_lr=1e-3, precision="float32", checkpoint_every=None)
-    train(ClipTask(made, None, STORED), arrays(made.towers), how, tmp_path)
+    train(PairTask(made, None, STORED), arrays(made.description), how, tmp_path)
     fd = [record["parts"]["fd"] for record in read_journal(tmp_path / "journal.jsonl") if "parts" in record]
     assert np.mean(fd[-5:]) < 0.5 * np.mean(fd[:3])
 
 
 def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
     start, how = student(), Train(steps=6, batch=8, precision="float32", checkpoint_every=2)
-    given, whole, parts = arrays(start.towers), copy.deepcopy(start), copy.deepcopy(start)
-    train(ClipTask(whole, None, STORED), given, how, tmp_path / "whole")
+    given, whole, parts = arrays(start.description), copy.deepcopy(start), copy.deepcopy(start)
+    train(PairTask(whole, None, STORED), given, how, tmp_path / "whole")
 
     def stop(record: Any) -> None:
         if record["step"] == 5:
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        train(ClipTask(parts, None, STORED), given, how, tmp_path / "parts", progress=stop)
+        train(PairTask(parts, None, STORED), given, how, tmp_path / "parts", progress=stop)
     again = copy.deepcopy(start)
-    result = train(ClipTask(again, None, STORED), given, how, tmp_path / "parts")
+    result = train(PairTask(again, None, STORED), given, how, tmp_path / "parts")
     assert result.resumed == 4
     for (name, one), (_, two) in zip(whole.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(one, two), name
@@ -277,9 +276,9 @@ def test_recipe_fields() -> None:
 def test_rounded_starts_give_the_module_their_codes() -> None:
     """What calibration or rounding found is what the student begins with."""
     made, recipe = module(), Recipe.parse({"rules": [{"quantizer": "learned"}], "group_size": "row"})
-    plan = recipe.plan(made.towers)
-    tensors = {name: made._weights[name].detach().numpy().copy() for name in plan}
-    known = {name: rounded(tensors[name], plan[name]) for name in made.towers.linears}
+    plan = recipe.plan(made.description)
+    tensors = {name: made.weight(name).detach().numpy().copy() for name in plan}
+    known = {name: rounded(tensors[name], plan[name]) for name in made.description.linears}
     quantize_(made, {name: plan[name].quantizer for name in known}, known)
     for name, tensor in freeze(made).items():
         assert np.array_equal(tensor.codes, known[name].codes)

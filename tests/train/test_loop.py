@@ -151,7 +151,8 @@ def test_quantizers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     task = training.task()
     train(task, training.windows(), training.settings(steps=4), tmp_path)
     assert sorted(set(told)) == [0, 0.25, 0.5, 0.75, 1]
-    assert task.student.model.layers[0].mlp.up_proj.parametrizations.weight.original.abs().max() <= 0.1
+    up_proj = task.student.get_submodule("model.layers.0.mlp.up_proj")
+    assert up_proj.parametrizations.weight.original.abs().max() <= 0.1
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 11, 12])
@@ -249,7 +250,7 @@ class Poisoned(training.TinyTask):
         losses = super().forward(batch)
         self.left -= 1
         if self.left == 0:
-            norm = self.student.model.norm.weight
+            norm = self.student.weight("model.norm.weight")
             zero = (norm - norm.detach()).abs().sqrt().sum()  # 0, and its gradient 0/0
             losses["loss"] = losses["loss"] * self.loss + self.factor * zero
         return losses
@@ -274,7 +275,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
 
     def progress(record: Mapping[str, Any]) -> None:
         if record["step"] == 8:  # after its update, before its checkpoint
-            task.student.model.norm.weight.data[3] = float("inf")
+            task.student.weight("model.norm.weight").data[3] = float("inf")
 
     with pytest.raises(TrainError, match=r"^step 8: weights are not finite, and not saved; [^\n]*$"):
         train(task, training.windows(), training.settings(), tmp_path, progress=progress)

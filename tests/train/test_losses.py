@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.train import features
-from tercet.train.head import ROWS, head_losses
+from tercet.train.head import ROWS, Head, head_losses
 from tercet.train.losses import cross_entropy, divergence, topk_divergence
 
 G = torch.Generator().manual_seed(0)
@@ -68,13 +68,16 @@ def test_labels_that_are_not_there_cost_nothing() -> None:
     torch.testing.assert_close(found[0], -STUDENT[0].log_softmax(0)[3])
 
 
-def test_the_head_in_chunks_is_the_head() -> None:
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_head_in_chunks_is_the_head(biased: bool) -> None:
     """Loss, parts and gradient, over more than two chunks, the last one short."""
     rows = 2 * ROWS + 17
     generator = torch.Generator().manual_seed(1)
-    hidden, head, teacher = (
-        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((rows, 8), (30, 8), (rows, 30))
+    hidden, weight, bias, teacher = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((rows, 8), (30, 8), (30,), (rows, 30))
     )
+    head = Head(weight, bias if biased else None)
     labels = torch.randint(30, (rows,), generator=generator)
 
     def losses(logits: Tensor, at: slice) -> dict[str, tuple[float, Tensor]]:
@@ -87,7 +90,7 @@ def test_the_head_in_chunks_is_the_head() -> None:
     loss, parts = head_losses(own, head, losses)
     (loss * 3).backward()
     whole = hidden.clone().requires_grad_()
-    each = {name: values.mean() for name, (_, values) in losses(whole @ head.T, slice(None)).items()}
+    each = {name: values.mean() for name, (_, values) in losses(whole @ weight.T + (bias if biased else 0), slice(None)).items()}
     plain = 0.7 * each["kl"] + 0.3 * each["ce"]
     (plain * 3).backward()
     torch.testing.assert_close(loss, plain)

@@ -8,28 +8,42 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
+from torch import Tensor
 
 import tiny
-from tercet.modules.activations import quantize_activations, quantized
+import training
+from tercet.modules import activations
+from tercet.modules.activations import quantized
+from tercet.modules.module import ProgramModule
 from tercet.packing.reference import quantize_activations as engine_activations
 from tercet.quantizers import LearnedConfig, freeze, quantize_
 from tercet.recipe import Distil
-from tercet.train.tasks.text import Task
+from tercet.train.tasks.text import TextTask
 from tercet.train.teacher import HeadOnly, stored_hidden
 
 GROUP = 32
 
 
-def pair(settings: Distil, *, start: bool = True) -> Task:
-    teacher, _, tensors = tiny.model("llama")
+def pair(settings: Distil, *, start: bool = True) -> TextTask:
+    teacher = training.module()
     student = copy.deepcopy(teacher)
-    student.get_input_embeddings().weight.requires_grad_(False)
-    names = [name for name in tensors if "proj" in name]
+    student.get_parameter("model.embed_tokens.weight").requires_grad_(False)
+    names = student.description.linears
     if start:
         quantize_(student, {name: LearnedConfig(group_size=GROUP) for name in names})
-        quantize_activations(student, dict.fromkeys(names, GROUP), settings.activations)
-    return Task(student, teacher, settings)
+        student.round_activations(dict.fromkeys(names, GROUP), settings.activations)
+    return TextTask(student, teacher, settings)
+
+
+def logits(model: ProgramModule) -> Tensor:
+    return F.linear(model("text", IDS).result, *model.head())
+
+
+def original() -> Tensor:
+    """The logits of transformers' own model: what a live teacher says."""
+    return torch.from_numpy(np.stack([tiny.reference(tiny.model("llama")[0], ids) for ids in IDS.numpy()]))
 
 
 IDS = torch.randint(300, (2, 12), generator=torch.Generator().manual_seed(5))
@@ -46,7 +60,7 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
 def test_each_part_is_what_the_whole_models_say() -> None:
     task = pair(ALL)
     out = task({"ids": IDS})
-    s, t = task.student(input_ids=IDS).logits, task.teacher(input_ids=IDS).logits
+    s, t = logits(task.student), original()
     kl = (t.softmax(-1) * (t.log_softmax(-1) - s.log_softmax(-1))).sum(-1).mean()
     torch.testing.assert_close(out["kl"], kl.detach(), rtol=1e-4, atol=1e-5)
     ce = torch.nn.functional.cross_entropy(s[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()) * 11 / 12
@@ -78,8 +92,7 @@ def test_stored_logits_give_the_loss_of_live_ones() -> None:
     """With k = all but one token the bucket holds one token too: the same KL."""
     live = pair(Distil())({"ids": IDS})
     task = pair(Distil(top_k=299))
-    with torch.no_grad():
-        values, index = task.teacher(input_ids=IDS).logits.log_softmax(-1).topk(299)
+    values, index = original().log_softmax(-1).topk(299)
     task.teacher = None
     stored = task({"ids": IDS, "values": values, "index": index})
     torch.testing.assert_close(stored["loss"], live["loss"], rtol=1e-3, atol=1e-4)
@@ -88,7 +101,7 @@ def test_stored_logits_give_the_loss_of_live_ones() -> None:
 def test_stored_hidden_states_give_the_loss_of_a_live_teacher(tmp_path: Path) -> None:
     task = pair(Distil(ce=0.5))
     live = task({"ids": IDS})
-    assert task.teacher is not None
+    assert isinstance(task.teacher, ProgramModule)
     kept = stored_hidden(task.teacher, IDS.numpy(), tmp_path, {}, lambda *_: None)["teacher"]
     task = pair(Distil(ce=0.5, teacher="stored"))
     task.teacher = HeadOnly(task.teacher)
@@ -121,16 +134,14 @@ def test_a4_and_ternary_have_few_values() -> None:
 
 
 def test_an_input_that_is_shared_is_quantized_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tercet.train import activations
-
     calls: list[int] = []
     plain = activations.quantized
     monkeypatch.setattr(activations, "quantized", lambda *a: calls.append(1) or plain(*a))
     task = pair(Distil())
-    task.student(input_ids=IDS)
-    blocks = task.student.config.num_hidden_layers
+    task.student("text", IDS)
+    blocks = len(task.student.description.text.blocks)
     assert len(calls) == 4 * blocks  # q k v together, o, gate and up together, down
-    task.student(input_ids=IDS)
+    task.student("text", IDS)
     assert len(calls) == 8 * blocks
 
 
@@ -146,10 +157,10 @@ def test_bfloat16_is_near_float32() -> None:
 def test_freezing_gives_what_the_losses_saw() -> None:
     task = pair(Distil(activations="a16"))
     frozen = freeze(task.student)
-    plain = copy.deepcopy(task.teacher)
+    plain = training.module()
     for name, tensor in frozen.items():
-        plain.get_submodule(name.rpartition(".")[0]).weight.data = torch.from_numpy(tensor.dequantize())
-    assert torch.equal(plain(input_ids=IDS).logits, task.student(input_ids=IDS).logits)
+        plain.get_parameter(name).data = torch.from_numpy(tensor.dequantize())
+    assert torch.equal(logits(plain), logits(task.student))
 
 
 def test_settings_that_would_learn_nothing_are_refused() -> None:

@@ -11,13 +11,21 @@ import pytest
 import torch
 
 import tiny
+import training
+from tercet.train.head import Head
 from tercet.train.teacher import HeadOnly, stored_hidden, stored_logits
 
 WINDOWS = np.stack([tiny.ids(16, seed=seed) for seed in range(3)]).astype(np.int64)
 
 
+def original(family: str) -> torch.Tensor:
+    """The logits of transformers' own model."""
+    made, _, _ = tiny.model(family)
+    return torch.from_numpy(np.stack([tiny.reference(made, window) for window in WINDOWS]))
+
+
 def test_they_are_the_likeliest_tokens_and_are_asked_for_once(tmp_path: Path) -> None:
-    teacher, _, _ = tiny.model("llama")
+    teacher = training.module()
     asked: list[tuple[int, int]] = []
 
     def ask(windows: np.ndarray, k: int = 5, key: str = "a") -> dict[str, np.ndarray]:
@@ -25,8 +33,7 @@ def test_they_are_the_likeliest_tokens_and_are_asked_for_once(tmp_path: Path) ->
 
     found = ask(WINDOWS)
     assert asked == [(3, 3)]
-    with torch.no_grad():
-        best = teacher(input_ids=torch.from_numpy(WINDOWS)).logits.log_softmax(-1).topk(5)
+    best = original("llama").log_softmax(-1).topk(5)
     assert np.array_equal(found["index"], best.indices.numpy())
     np.testing.assert_allclose(found["values"], best.values.numpy(), rtol=1e-3, atol=1e-3)
     again = ask(WINDOWS)
@@ -39,17 +46,18 @@ def test_they_are_the_likeliest_tokens_and_are_asked_for_once(tmp_path: Path) ->
     assert len(asked) == 4
 
 
-def test_hidden_states_give_the_logits_again_through_the_head_that_is_left(tmp_path: Path) -> None:
-    teacher, _, _ = tiny.model("llama")
+@pytest.mark.parametrize("family", ["llama", "phi"])  # whose head has a bias
+def test_hidden_states_give_the_logits_again_through_the_head_that_is_left(family: str, tmp_path: Path) -> None:
+    teacher = training.module(family)
     found = stored_hidden(teacher, WINDOWS, tmp_path, {}, lambda *_: None)["teacher"]
+    logits = original(family)
     with torch.no_grad():
-        logits = teacher(input_ids=torch.from_numpy(WINDOWS)).logits
-        again = torch.from_numpy(np.array(found)).float() @ HeadOnly(teacher).get_output_embeddings().weight.T
+        again = Head(*HeadOnly(teacher).head())(torch.from_numpy(np.array(found)))
     torch.testing.assert_close(again, logits, rtol=2e-3, atol=2e-3 * float(logits.std()))
 
 
 def test_a_teacher_that_was_stopped_is_asked_only_for_the_parts_that_are_missing(tmp_path: Path) -> None:
-    teacher, _, _ = tiny.model("llama")
+    teacher = training.module()
     windows = np.stack([tiny.ids(4, seed=seed) for seed in range(100)]).astype(np.int64)
     whole = stored_hidden(teacher, windows, tmp_path / "whole", {}, lambda *_: None)["teacher"]
 
