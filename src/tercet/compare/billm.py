@@ -31,7 +31,7 @@ def measured(recipe: Recipe, shop: Workshop, exam: Exam) -> dict[str, Any]:
         raise RecipeError("billm needs a text for its Hessians; give the recipe `calibrate`")
     made = making(shop.source, recipe)
     source, program, plan = made.source, made.model.text, made.plan
-    cut = lesson_for(made, shop.data, shop.threads).inputs("text", recipe.calibrate)
+    cut = lesson_for(made, shop.data, shop.threads).inputs("text", recipe.calibrate, shop.watch)
     since, tensors = time.process_time(), source.tensors()
     dense = billm_dense(
         program, tensors, plan, cut, recipe.calibrate, progress=lambda i, n: shop.watch.step("binarize blocks", i, n)

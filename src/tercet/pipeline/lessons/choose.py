@@ -22,7 +22,7 @@ def lesson_for(making: Making, data: Data, threads: int | None) -> Lesson:
     """
     kind = making.model.kind
     for other, names in READS.items():
-        given = [name for name in names if getattr(data, name) not in (None, ())]
+        given = [name for name in names if getattr(data, name)]
         if other != kind and given:
             what = given[0].replace("_", "-")
             raise RecipeError(f"{making.source.name} is {NAMES[kind]}, which does not read {what}; leave it out")
