@@ -13,8 +13,8 @@ import tiny
 from tercet import families
 from tercet.artifact import Artifact
 from tercet.errors import RecipeError
-from tercet.pipeline import quantize
-from tercet.pipeline.output_clamp import clipped
+from tercet.pipeline import Data, quantize
+from tercet.pipeline.output_clamp import clamped
 from tercet.quantizers import CrulisConfig, quantize_
 from tercet.recipe import Recipe
 from tercet.runtime import Engine
@@ -27,8 +27,8 @@ def recipe(*rules: dict[str, Any]) -> Recipe:
 
 def config_of(*rules: dict[str, Any]) -> Any:
     config = tiny.config("llama", num_hidden_layers=4)
-    program = families.model(config).text
-    return clipped(config, program, recipe(*rules).plan(program)).get("tercet")
+    model = families.model(config)
+    return clamped(config, model, recipe(*rules).plan(model)).get("tercet")
 
 
 CRULIS = {"quantizer": {"name": "crulis", "clip": 3.0}}

@@ -39,7 +39,7 @@ class TextLesson:
 
     def __init__(self, making: Making, data: Data, threads: int | None, before: TextLesson | None = None) -> None:
         self.making, self.data, self.threads = making, data, threads
-        self._texts: dict[tuple[str, int, int, bool], Text] = before._texts if before else {}
+        self._texts: dict[tuple[str, int, int], Text] = before._texts if before else {}
         self._learnt: NDArray[np.int64] | None = None
         recipe = making.recipe
         refuse_unreadable(
@@ -151,10 +151,9 @@ class TextLesson:
 
     def _text(self, wanted: str | Path, tokens: int, seed: int) -> Text:
         """Of the training split, read or written once for all lessons that came from one."""
-        making = self.making
-        key = str(wanted), tokens, seed, making.recipe.rotate
+        key = str(wanted), tokens, seed
         if key not in self._texts:
-            self._texts[key] = choose(wanted, "train", making.source, tokens, seed)
+            self._texts[key] = choose(wanted, "train", self.making.source, tokens, seed)
         return self._texts[key]
 
     def _windows(self, text: Text, context: int, tokens: int | None) -> NDArray[np.int64]:
