@@ -25,6 +25,8 @@ from tercet.recipe import Recipe
 from tercet.runtime import Engine
 from tercet.runtime.pictures.encoder import Encoder
 
+ONE = {"num_hidden_layers": 1}
+
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sources.Source:
@@ -80,7 +82,7 @@ def test_a_rotated_recipe_goes_the_whole_way(source: sources.Source, tmp_path: P
 @pytest.mark.parametrize("family", tiny_towers.FAMILIES)
 def test_towers_are_rotated_the_whole_way(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
-    source = sources.resolve(str(tiny_clip.folder(tmp_path / "source", family)))
+    source = sources.resolve(str(tiny_clip.folder(tmp_path / "source", family, text=ONE, vision=ONE)))
     train = {"steps": 4, "batch": 8, "lr": 2e-3, "scale_lr": 1e-3, "norm_lr": 1e-3, "precision": "float32"}
     fields = {"rules": [{"quantizer": "learned"}], "rotate": True, "group_size": "row", "calibrate": {"tokens": 512}}
     recipe = Recipe.parse({**fields, "distil": {"kind": "clip"}, "train": train})
