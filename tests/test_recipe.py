@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tercet import families
 from tercet.errors import RecipeError
-from tercet.program import Program, Weight
+from tercet.program import Model, Op, Program, Weight
 from tercet.quantizers import BinaryConfig, KMeansConfig, L2Config
 from tercet.recipe import Planned, Recipe, names
 
@@ -22,8 +22,8 @@ LINEARS = ("self_attn.q_proj", "mlp.up_proj", "mlp.down_proj")
 ANY = {"match": "*", "quantizer": "l2"}
 
 
-def program(hidden: int = 576, inner: int = 1536, *, blocks: int = 2, tied: bool = True) -> Program:
-    """A decoder's weights without its operations, which plans do not read."""
+def decoder(hidden: int = 576, inner: int = 1536, *, blocks: int = 2, tied: bool = True) -> Model:
+    """A decoder's weights, and of its operations the last, which tells what it is: plans read no more."""
     weights = {"model.embed_tokens.weight": Weight((96, hidden), "embedding")}
     names: list[tuple[str, ...]] = []
     for block in range(blocks):
@@ -43,7 +43,8 @@ def program(hidden: int = 576, inner: int = 1536, *, blocks: int = 2, tied: bool
         names.append(block_names)
     if not tied:
         weights["lm_head.weight"] = Weight((96, hidden), "head")
-    return Program("llama", (), weights, {}, (), tuple(names), 96, 128)
+    program = Program("llama", (Op("linear", ("x",), "logits"),), weights, {}, (), tuple(names), 96, 128)
+    return Model("llama", {"text": program})
 
 
 def recipe(*rules: dict[str, Any], **fields: Any) -> Recipe:
@@ -66,7 +67,7 @@ ANY_MODEL = [name for name in WORDS if not name.startswith("smollm2")]  # that o
 @pytest.mark.parametrize(("name", "tied"), [*((name, True) for name in WORDS), *((name, False) for name in ANY_MODEL)])
 def test_recipes_that_come_along_plan_a_model(name: str, tied: bool) -> None:
     loaded = Recipe.load(name)
-    model = program(tied=tied)
+    model = decoder(tied=tied)
     planned = loaded.plan(model)
     assert list(planned) == [each for each, weight in model.weights.items() if weight.role != "vector"]
     assert {planned[each].group_size for each in planned} == {64}
@@ -82,8 +83,8 @@ def test_the_default_recipe() -> None:
     assert (default.calibrate.tokens, default.calibrate.sweeps, default.calibrate.text) == (40960, 2, "default")
     assert Recipe.load("w1.58-rounded").calibrate is None
     up = "model.layers.0.mlp.up_proj.weight"
-    assert default.plan(program())[up] == Planned(L2Config(group_size=64), None, 64, "t2")
-    assert Recipe.load("w1-binary").plan(program())[up] == Planned(BinaryConfig(group_size=64), None, 64, "b1")
+    assert default.plan(decoder())[up] == Planned(L2Config(group_size=64), None, 64, "t2")
+    assert Recipe.load("w1-binary").plan(decoder())[up] == Planned(BinaryConfig(group_size=64), None, 64, "b1")
 
 
 @pytest.mark.parametrize("name", names())
@@ -107,7 +108,7 @@ def test_the_first_rule_that_matches_wins() -> None:
         {"match": "*down_proj*", "quantizer": {"name": "kmeans", "group_size": 128, "iterations": 3}, "format": "t19"},
         {"match": "*", "quantizer": "twn"},
         {"role": "embedding", "keep": "int4"},
-    ).plan(program())
+    ).plan(decoder())
     down = planned["model.layers.0.mlp.down_proj.weight"]
     assert down == Planned(KMeansConfig(group_size=128, iterations=3), None, 128, "t19")
     assert planned["model.layers.1.mlp.down_proj.weight"] == Planned(None, "float16", 1536, "f16")
@@ -116,11 +117,11 @@ def test_the_first_rule_that_matches_wins() -> None:
 
 
 def test_a_star_leaves_embeddings_and_heads_alone_unless_told() -> None:
-    planned = recipe(ANY).plan(program(tied=False))
+    planned = recipe(ANY).plan(decoder(tied=False))
     assert planned["model.embed_tokens.weight"].keep == planned["lm_head.weight"].keep == "int8"
-    planned = recipe(ANY, {"role": ["head", "embedding"], "quantizer": "l2"}).plan(program(tied=False))
+    planned = recipe(ANY, {"role": ["head", "embedding"], "quantizer": "l2"}).plan(decoder(tied=False))
     assert all(each.quantizer == L2Config(group_size=64) for each in planned.values())
-    planned = recipe({"match": "*", "keep": "float32"}).plan(program())
+    planned = recipe({"match": "*", "keep": "float32"}).plan(decoder())
     assert {each.format for each in planned.values()} == {"f32"}
 
 
@@ -172,7 +173,7 @@ def test_a_patch_embedding_that_no_group_divides_does_not_decide_for_all() -> No
     ("hidden", "inner", "group"), [(576, 1536, 64), (256, 640, 128), (96, 256, 32), (100, 256, "row"), (64, 100, "row")]
 )
 def test_auto_takes_the_largest_group_that_divides_all(hidden: int, inner: int, group: int | str) -> None:
-    planned = recipe(ANY).plan(program(hidden, inner))
+    planned = recipe(ANY).plan(decoder(hidden, inner))
     down = planned["model.layers.0.mlp.down_proj.weight"]
     assert down.quantizer == L2Config(group_size=group)
     assert down.group_size == (inner if group == "row" else group)
@@ -182,16 +183,16 @@ def test_auto_takes_the_largest_group_that_divides_all(hidden: int, inner: int, 
 def test_auto_looks_only_at_widths_it_is_for() -> None:
     """Kept floats have no groups, and a quantizer with its own group needs none."""
     rules: tuple[dict[str, Any], ...] = ({"match": "*down_proj*", "keep": "float16"}, ANY)
-    assert recipe(*rules).plan(program(256, 100))["model.layers.0.mlp.up_proj.weight"].group_size == 128
+    assert recipe(*rules).plan(decoder(256, 100))["model.layers.0.mlp.up_proj.weight"].group_size == 128
     rules = ({"match": "*down_proj*", "quantizer": {"name": "l2", "group_size": "row"}}, ANY)
-    assert recipe(*rules).plan(program(256, 100))["model.layers.0.mlp.up_proj.weight"].group_size == 128
-    t19 = recipe(ANY, format="t19").plan(program())
+    assert recipe(*rules).plan(decoder(256, 100))["model.layers.0.mlp.up_proj.weight"].group_size == 128
+    t19 = recipe(ANY, format="t19").plan(decoder())
     assert {each.group_size for each in t19.values()} == {576, 1536}  # t19 has no groups of 64
 
 
 @pytest.mark.parametrize("size", ["row", "tensor"])
 def test_row_and_tensor_scales_cover_the_width(size: str) -> None:
-    planned = recipe({"quantizer": {"name": "l2", "group_size": size}}, group_size="row").plan(program())
+    planned = recipe({"quantizer": {"name": "l2", "group_size": size}}, group_size="row").plan(decoder())
     assert planned["model.layers.0.mlp.down_proj.weight"] == Planned(L2Config(group_size=size), None, 1536, "t2")
 
 
@@ -224,7 +225,7 @@ def test_row_and_tensor_scales_cover_the_width(size: str) -> None:
 def test_rules_that_do_not_fit_the_model(rules: list[dict[str, Any]], fields: dict[str, Any], message: str) -> None:
     made = recipe(*rules, **fields)
     with pytest.raises(RecipeError, match=message or "rule 2 .* comes too late"):
-        made.plan(program())
+        made.plan(decoder())
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_rules_that_do_not_fit_the_model(rules: list[dict[str, Any]], fields: di
         ("rules: [{quantizer: l2}]\ngroup_size: 100", "group_size: "),
         ("rules: [{quantizer: l2}]\nformat: tq1", "format: "),
         ("rules: [{quantizer: l2}]\ncalibrat: null", "calibrat: unknown field"),
-        ("rules: [{quantizer: l2}]\ncalibrate: {tokens: 100, context: 512}", "calibrate: 100 tokens do not fill"),
+        ("rules: [{quantizer: l2}]\ncalibrate: {tokens: 1}", r"calibrate\.tokens: "),
         ("rules: [{quantizer: l2}]\nevaluate: {tokens: 100}", "evaluate: 100 tokens do not fill"),
         ("rules: [{quantizer: l2}]\ncalibrate: {correction: 1.5}", r"calibrate\.correction: "),
         ("rules: [{quantizer: l2}]\ncalibrate: {damping: .nan}", r"calibrate\.damping: "),
@@ -305,7 +306,7 @@ DATA = st.recursive(
 def test_any_data_is_a_recipe_or_a_recipe_error(fields: dict[str, Any], rules: list[dict[str, Any]]) -> None:
     for data in (fields, {"rules": rules, **fields}):
         with suppress(RecipeError):
-            Recipe.parse(data).plan(program())
+            Recipe.parse(data).plan(decoder())
 
 
 def test_files_that_come_along_are_plain_yaml() -> None:

@@ -15,7 +15,7 @@ from tercet.evaluate.contents import contents
 from tercet.evaluate.footprint import footprint
 from tercet.evaluate.models import EngineModel
 from tercet.evaluate.originals import FloatModel
-from tercet.pipeline import quantize
+from tercet.pipeline import Data, quantize
 from tercet.runtime import Engine, Tokenizer
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def source() -> sources.Source:
 @pytest.fixture(scope="module")
 def folder(source: sources.Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("smollm2") / "packed"
-    quantize(source, place, "w1.58", eval_tokens=0)
+    quantize(source, place, "w1.58", Data(examine=False))
     return place
 
 

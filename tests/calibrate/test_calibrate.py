@@ -10,8 +10,8 @@ import tiny
 from tercet import families
 from tercet.calibrate import calibrate, dequantized, rounded
 from tercet.calibrate.blocks import Walk
-from tercet.program import interpreter
-from tercet.recipe import Calibrate, Recipe, Reconstruct
+from tercet.program import Model, Program, interpreter
+from tercet.recipe import Calibrate, Planned, Recipe, Reconstruct
 from tercet.tensor import IntTensor, TernaryTensor
 
 SETTINGS = Calibrate(tokens=10240, context=64)
@@ -21,7 +21,11 @@ def _case(family: str = "llama", recipe: str = "w1.58", **overrides: Any) -> tup
     _, config, tensors = tiny.model(family, **overrides)
     program = families.model(config).text
     windows = np.stack([tiny.ids(64, seed=seed) for seed in range(160)])
-    return program, tensors, Recipe.load(recipe).plan(program), windows
+    return program, tensors, _plan(Recipe.load(recipe), program), windows
+
+
+def _plan(recipe: Recipe, program: Program) -> dict[str, Planned]:
+    return recipe.plan(Model(program.family, {"text": program}))
 
 
 def _kl(program: Any, tensors: Any, solved: Any) -> float:
@@ -49,7 +53,7 @@ def test_beats_rounding_on_unseen_tokens(family: str) -> None:
 @pytest.mark.parametrize("quantizer", ["binary", "itf"])
 def test_binary_and_shifted_levels_too(quantizer: str) -> None:
     program, tensors, _, windows = _case()
-    plan = Recipe.model_validate({"rules": [{"quantizer": quantizer}], "group_size": 32}).plan(program)
+    plan = _plan(Recipe.model_validate({"rules": [{"quantizer": quantizer}], "group_size": 32}), program)
     solved = calibrate(program, tensors, plan, windows, SETTINGS)
     plain = {name: rounded(tensors[name], plan[name]) for name in plan}
     assert _kl(program, tensors, solved) < _kl(program, tensors, plain)
@@ -61,7 +65,7 @@ def test_binary_and_shifted_levels_too(quantizer: str) -> None:
 def test_blocks_may_be_kept_in_float() -> None:
     program, tensors, _, windows = _case()
     rules = [{"match": "model.layers.0.*", "keep": "float16"}, {"quantizer": "l2"}]
-    plan = Recipe.model_validate({"rules": rules}).plan(program)
+    plan = _plan(Recipe.model_validate({"rules": rules}), program)
     solved = calibrate(program, tensors, plan, windows, SETTINGS)
     name = "model.layers.0.mlp.up_proj.weight"
     assert np.array_equal(solved[name], tensors[name].astype(np.float16))

@@ -11,10 +11,10 @@ from tercet import families
 from tercet.calibrate import calibrate, dequantized, rounded
 from tercet.program import Program, interpreter
 from tercet.program.patches import patches
-from tercet.recipe import Calibrate, Recipe
+from tercet.recipe import Calibrate, Planned, Recipe
 from tercet.tensor import IntTensor, TernaryTensor
 
-SETTINGS = Calibrate(tokens=2048, context=2)
+SETTINGS = Calibrate(tokens=2048)
 ALL = Recipe.parse({"rules": [{"role": ["linear", "embedding"], "quantizer": "l2"}], "group_size": "row"})
 
 
@@ -27,6 +27,12 @@ def _towers(family: str) -> list[tuple[Program, Any, NDArray[Any], NDArray[Any]]
     return [(made.image, tensors, *pictures), (made.text, tensors, *texts)]
 
 
+def _plan(program: Program, family: str = "clip", recipe: Recipe = ALL) -> dict[str, Planned]:
+    """Of one of a model's towers."""
+    planned = recipe.plan(families.model(tiny_towers.config(family)))
+    return {name: each for name, each in planned.items() if name in program.weights}
+
+
 def _error(program: Program, tensors: Any, solved: Any, rows: NDArray[Any]) -> float:
     """1 - mean cosine of the embeddings."""
     replaced = {**tensors, **{name: dequantized(tensor) for name, tensor in solved.items()}}
@@ -37,7 +43,7 @@ def _error(program: Program, tensors: Any, solved: Any, rows: NDArray[Any]) -> f
 @pytest.mark.parametrize("family", tiny_towers.FAMILIES)
 def test_beats_rounding_on_what_it_has_not_seen(family: str) -> None:
     for program, tensors, seen, unseen in _towers(family):
-        plan = {name: planned for name, planned in ALL.plan(program).items() if name in program.weights}
+        plan = _plan(program, family)
         solved = calibrate(program, tensors, plan, seen, SETTINGS)
         assert set(solved) == set(plan)
         for name, weight in program.weights.items():
@@ -54,7 +60,7 @@ def test_beats_rounding_on_what_it_has_not_seen(family: str) -> None:
 
 def test_what_follows_a_texts_end_does_not_count() -> None:
     program, tensors, seen, _ = _towers("clip")[1]
-    plan, other = ALL.plan(program), seen.copy()
+    plan, other = _plan(program), seen.copy()
     for row in other:
         end = int((row == tiny_towers.END).argmax())
         row[end + 1 :] = np.arange(3, 3 + len(row) - end - 1)
@@ -66,7 +72,7 @@ def test_what_follows_a_texts_end_does_not_count() -> None:
 def test_a_ternary_embedding_is_what_later_blocks_are_calibrated_behind() -> None:
     """The token table is rounded before the walk goes on, not after it."""
     program, tensors, seen, _ = _towers("clip")[1]
-    with_table = calibrate(program, tensors, ALL.plan(program), seen, SETTINGS)
+    with_table = calibrate(program, tensors, _plan(program), seen, SETTINGS)
     linears = Recipe.parse({"rules": [{"quantizer": "l2"}, {"keep": "float32"}], "group_size": "row"})
-    without = calibrate(program, tensors, linears.plan(program), seen, SETTINGS)
+    without = calibrate(program, tensors, _plan(program, recipe=linears), seen, SETTINGS)
     assert any(not np.array_equal(dequantized(with_table[n]), dequantized(without[n])) for n in program.linears)

@@ -13,7 +13,7 @@ import fake_clip
 from tercet.errors import EngineError, TercetError
 from tercet.evaluate.bootstrap import Queries, paired
 from tercet.evaluate.probe import probe
-from tercet.evaluate.zeroshot import average_precision, class_vectors, mean_per_class, rank_of_label
+from tercet.evaluate.zeroshot import average_precision, class_vectors, rank_of_label
 from tercet.runtime.pictures.embedder import normalized
 
 
@@ -44,7 +44,7 @@ def test_the_rank_is_the_place_in_a_sorted_list(seed: int, n: int, classes: int,
 
 
 def test_the_mean_per_class_weighs_classes_alike() -> None:
-    assert mean_per_class(np.array([True, True, True, False]), np.array([0, 0, 0, 4])) == 0.5
+    assert Queries(np.array([True, True, True, False]), classes=np.array([0, 0, 0, 4])).mean() == 0.5
 
 
 def test_average_precision_by_hand() -> None:
@@ -129,7 +129,7 @@ def test_of_a_mean_over_classes_pictures_are_drawn_within_their_class() -> None:
     one, other = rng.random(1110) < 0.7, rng.random(1110) < 0.5
     made = paired(Queries(one, classes=labels), Queries(other))
     difference = one.astype(float) - other
-    assert made.value == pytest.approx(mean_per_class(one, labels) - mean_per_class(other, labels))
+    assert made.value == pytest.approx(Queries(one, classes=labels).mean() - Queries(other, classes=labels).mean())
     parts = [difference[labels == label] for label in (0, 3, 7)]
     draws = sum(part[rng.integers(0, len(part), (4000, len(part)))].mean(axis=1) for part in parts) / 3
     low, high = np.quantile(draws, [0.025, 0.975])

@@ -30,7 +30,7 @@ def made(recipe: Recipe, shop: Workshop, *, validate: bool) -> Made:  # noqa: AR
         raise RecipeError(f"{recipe.name}: billm needs something to read for its Hessians; give the recipe `calibrate`")
     asked = making(shop.source, recipe)
     lesson, tensors, model = shop.lesson(asked), asked.source.tensors(), asked.model
-    inputs = {part: lesson.inputs(part, recipe.calibrate) for part in model.parts}
+    inputs = {part: lesson.inputs(part, recipe.calibrate, shop.watch) for part in model.parts}
     since = time.process_time()
     dense: dict[str, NDArray[np.float32]] = {}
     bits: dict[str, int] = {}

@@ -20,7 +20,7 @@ MAX_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Text:
-    """A text and where it came from; `name` fits into a sentence."""
+    """A text and where it came from; `name` fits into a sentence, and `str` names it without doubt."""
 
     content: str
     name: str
@@ -29,6 +29,9 @@ class Text:
     @property
     def origin(self) -> dict[str, str]:
         return {"name": self.name, "sha256": self.sha256}
+
+    def __str__(self) -> str:
+        return f"{self.name} (SHA-256 {self.sha256})"
 
 
 def choose(

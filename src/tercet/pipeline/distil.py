@@ -59,10 +59,10 @@ def distil(
     settings, how = recipe.distil, recipe.train
     assert settings is not None
     assert how is not None
-    folder, since = runs / run_name(making, lesson), time.process_time()
+    since = time.process_time()
     with processes.first_goes_first():
         taught = lesson.teach(runs, watch)
-    asked = time.process_time() - since
+    folder, asked = runs / run_name(making, lesson), time.process_time() - since
     # Rounded weights are no better start than the quantizer's own, which is the pretrained weight itself.
     known = start if recipe.calibrate else {n: t for n, t in start.items() if not isinstance(t, TernaryTensor)}
     tensors = making.source.tensors()

@@ -12,7 +12,7 @@ from tercet.pipeline.output_clamp import clamped
 from tercet.pipeline.rotation import rotated_source
 from tercet.program import Model
 from tercet.progress import Progress, silent
-from tercet.recipe import Planned, Recipe
+from tercet.recipe import Calibrate, Planned, Recipe
 from tercet.sources import Source
 
 __all__ = ["Making", "Watch", "making"]
@@ -59,6 +59,11 @@ class Making:
     def model(self) -> Model:
         """What is calibrated."""
         return self.source.model
+
+    @property
+    def calibrate(self) -> Calibrate | None:
+        """How the model is calibrated; None where it is rounded, or keeps every matrix in integers or floats."""
+        return self.recipe.calibrate if any(planned.quantizer for planned in self.plan.values()) else None
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def begin(making: Making, lesson: Lesson, watch: Watch) -> Start:
 
     Raises TercetError where there is nothing to read, or weights do not fit.
     """
-    settings, tensors, plan = making.recipe.calibrate, making.source.tensors(), making.plan
-    if settings is None or not any(planned.quantizer for planned in plan.values()):
+    settings, tensors, plan = making.calibrate, making.source.tensors(), making.plan
+    if settings is None:
         before, made = time.process_time(), {}
         for done, (name, planned) in enumerate(plan.items(), start=1):
             made[name] = rounded(np.array(tensors[name]), planned, name)
@@ -53,7 +53,7 @@ def begin(making: Making, lesson: Lesson, watch: Watch) -> Start:
             program,
             tensors,
             {name: planned for name, planned in chosen.items() if name in program.weights},
-            lesson.inputs(part, settings),
+            lesson.inputs(part, settings, watch),
             settings,
             cache=cache_dir() / "calibration",
             progress=lambda i, n, what=what: watch.step(what, i, n),  # type: ignore[misc]

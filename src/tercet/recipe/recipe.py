@@ -84,14 +84,14 @@ class Recipe(Settings, frozen=True):
             raise RecipeError(f"{where}: {_one_line(error)}") from None
 
     def changed(self, *, tokens: int | None = None, seed: int | None = None, eval_tokens: int | None = None) -> Recipe:
-        """The recipe with other numbers of calibration and evaluation where they are given; a window is never longer
-        than all the tokens. Raises RecipeError."""
+        """The recipe with other numbers of calibration and evaluation where they are given; where a window of the
+        evaluation would be longer than all its tokens, it is all of them. Raises RecipeError."""
         fields = self.model_dump(mode="json")
         parts = (("calibrate", {"tokens": tokens, "seed": seed}), ("evaluate", {"tokens": eval_tokens}))
         for part, given in parts:
             if fields[part] is not None:
                 fields[part] |= {key: value for key, value in given.items() if value is not None}
-                fields[part]["context"] = min(fields[part]["context"], fields[part]["tokens"])
+        fields["evaluate"]["context"] = min(fields["evaluate"]["context"], fields["evaluate"]["tokens"])
         return Recipe.parse(fields)
 
     def plan(self, model: Model) -> dict[str, Planned]:
@@ -115,13 +115,10 @@ NAMES = {"text": "a language model", "pair": "an image-text model"}
 
 
 def _refuse_unread(recipe: Recipe, kind: ModelKind) -> None:
-    learns = None if recipe.distil is None else "pair" if isinstance(recipe.distil, ClipDistil) else "text"
-    if learns not in (None, kind):
-        raise RecipeError(
-            f"{recipe.name}: distils {NAMES[str(learns)]}, this is {NAMES[kind]}; `distil.kind: clip` is for the latter"
-            if kind == "pair"
-            else f"{recipe.name}: distils {NAMES[str(learns)]}, this is {NAMES[kind]}; leave `distil.kind` out"
-        )
+    learns = "pair" if isinstance(recipe.distil, ClipDistil) else "text"
+    if recipe.distil is not None and learns != kind:
+        better = "write `kind: clip` under `distil`" if kind == "pair" else "leave `distil.kind` out"
+        raise RecipeError(f"{recipe.name}: distils {NAMES[learns]}, and this is {NAMES[kind]}; {better}")
     for part, names in UNREAD.items() if kind == "pair" else ():
         settings = getattr(recipe, part)
         for name in names if settings is not None else ():

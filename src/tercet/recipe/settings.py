@@ -104,7 +104,7 @@ class Calibrate(Settings, frozen=True):
 
     Attributes:
         tokens: how many the Hessians are made of.
-        context: tokens a window.
+        context: tokens a window; where `tokens` are fewer, they are one window.
         sweeps: rounds of coordinate descent on the codes after error feedback.
         correction: share of the way that weights move towards the float model's inputs, 0..1.
         residual: share of the residual stream's error that the matrices writing to it take on, 0..1.
@@ -124,11 +124,10 @@ class Calibrate(Settings, frozen=True):
     text: str = Field(default="default", min_length=1)
     reconstruct: Reconstruct | None = None
 
-    @model_validator(mode="after")
-    def _window_fits(self) -> Calibrate:
-        if self.tokens < self.context:
-            raise ValueError(f"{self.tokens} tokens do not fill one window of context {self.context}")
-        return self
+    @property
+    def window(self) -> int:
+        """Tokens of a window."""
+        return min(self.context, self.tokens)
 
 
 class Distil(Settings, frozen=True):

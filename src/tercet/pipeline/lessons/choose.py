@@ -35,7 +35,7 @@ def refuse_unread(source: Source, given: object, reads: Mapping[str, Sequence[st
     """
     kind = source.model.kind
     for other, names in reads.items():
-        filled = [name for name in names if getattr(given, name) not in (None, ())]
+        filled = [name for name in names if getattr(given, name)]
         if other != kind and filled:
             what = filled[0].replace("_", "-")
             raise RecipeError(f"{source.name} is {NAMES[kind]}, which does not read {what}; leave it out")

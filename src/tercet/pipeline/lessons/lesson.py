@@ -67,7 +67,7 @@ class Examined:
 class Lesson(Protocol):
     """A medium, for one model. What is read is read when it is first asked for."""
 
-    def inputs(self, part: str, settings: Calibrate) -> NDArray[Any]:
+    def inputs(self, part: str, settings: Calibrate, watch: Watch) -> NDArray[Any]:
         """What calibration runs a part on: ids int64[n, length], or patches float32[n, patches, columns]."""
         ...
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from tercet.data.captioned import captioned, captions
 from tercet.data.pairs import Captioned, PairData, Reader, gather
-from tercet.errors import RecipeError, TercetError, TrainError
+from tercet.errors import TercetError, TrainError
 from tercet.evaluate.exam import Exam, examined, prepare
 from tercet.evaluate.originals import original_row, validation
 from tercet.modules.module import ProgramModule
@@ -34,7 +34,6 @@ class PairLesson:
 
     def __init__(self, making: Making, data: Data, threads: int | None, before: PairLesson | None = None) -> None:
         self.making, self.data, self.threads = making, data, threads
-        self._read: PairData | None = None
         self.reader: Reader = before.reader if before else Reader.open(making.source)
         self.exams: list[Exam] = (
             before.exams if before else [prepare(_opened(each, "test"), self.reader) for each in data.eval_pictures]
@@ -48,14 +47,11 @@ class PairLesson:
 
     @property
     def _reads(self) -> bool:
-        return self.making.recipe.train is not None or self.making.recipe.calibrate is not None
+        return self.making.recipe.train is not None or self.making.calibrate is not None
 
     @property
     def _settings(self) -> ClipDistil:
-        if not isinstance(self.making.recipe.distil, ClipDistil):
-            raise RecipeError(
-                f"{self.making.recipe.name}: distils a language model; an image-text model needs `kind: clip`"
-            )
+        assert isinstance(self.making.recipe.distil, ClipDistil)  # the plan has refused others
         return self.making.recipe.distil
 
     @property
@@ -82,12 +78,11 @@ class PairLesson:
                 captions=captions(lone) if isinstance(lone, Path) else lone,
                 progress=lambda i, n: watch.step("read pictures", i, n),
             )
-        self._read = self._gathered[rows, seed]
-        return self._read
+        return self._gathered[rows, seed]
 
-    def inputs(self, part: str, settings: Calibrate) -> NDArray[Any]:
+    def inputs(self, part: str, settings: Calibrate, watch: Watch) -> NDArray[Any]:
         """As many pictures or texts as have `settings.tokens` patches or tokens, from all over: float32 or int64."""
-        pairs = self.pairs(Watch())
+        pairs = self.pairs(watch)
         rows: NDArray[Any] = pairs.patches if part == "image" else pairs.ids
         drawn = np.random.default_rng(settings.seed).permutation(len(rows))[: max(1, settings.tokens // rows.shape[1])]
         found = rows[np.sort(drawn)]
@@ -140,12 +135,13 @@ class PairLesson:
         return Examined((original_row(self.making.source, self.exams), *rows), PROTOCOL)
 
     def record(self) -> dict[str, Any]:
-        pairs = self._read
+        pairs = self.pairs(Watch()) if self._reads else None
         return {"text": None, "pictures": None if pairs is None else {"name": pairs.name, "sha256": pairs.digest}}
 
     def told(self) -> str:
-        pairs = self._read
-        return "rounded, without calibration" if pairs is None else f"made with pictures and captions of {pairs.name}"
+        if not self._reads:
+            return "rounded, without calibration"
+        return f"made with pictures and captions of {self.pairs(Watch()).name}"
 
     def _embeddings(self, teacher: ProgramModule, part: str, cache: Path, watch: Watch) -> Floats:
         pairs = self.pairs(watch)

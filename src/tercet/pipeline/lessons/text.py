@@ -15,7 +15,6 @@ from torch import nn
 from tercet import data as texts
 from tercet.data import spread, windows
 from tercet.data.texts import Text, choose, refuse_unreadable
-from tercet.errors import RecipeError
 from tercet.evaluate import quality
 from tercet.evaluate.originals import ModuleLogits
 from tercet.modules.module import ProgramModule
@@ -38,21 +37,20 @@ GENERATED = 1 << 18  # tokens the model writes where there is no text and no num
 class TextLesson:
     """See `tercet.pipeline.lessons.lesson.Lesson`."""
 
-    def __init__(self, making: Making, data: Data, threads: int | None) -> None:
+    def __init__(self, making: Making, data: Data, threads: int | None, before: TextLesson | None = None) -> None:
         self.making, self.data, self.threads = making, data, threads
-        self.calibrated_on: Text | None = None
+        self._texts: dict[tuple[str, int, int], Text] = before._texts if before else {}
         self._learnt: NDArray[np.int64] | None = None
         recipe = making.recipe
         refuse_unreadable(
-            None if recipe.calibrate is None else data.text or recipe.calibrate.text,
+            None if making.calibrate is None else data.text or making.calibrate.text,
             None if recipe.distil is None else self._settings.text,
-            data.eval_text or recipe.evaluate.text,
+            data.eval_text or recipe.evaluate.text if data.examine else None,
         )
 
     @property
     def _settings(self) -> Distil:
-        if not isinstance(self.making.recipe.distil, Distil):
-            raise RecipeError(f"{self.making.recipe.name}: has nothing to teach a language model; see `distil`")
+        assert isinstance(self.making.recipe.distil, Distil)  # the plan has refused others
         return self.making.recipe.distil
 
     @property
@@ -60,12 +58,9 @@ class TextLesson:
         assert self.making.recipe.train is not None
         return self.making.recipe.train
 
-    def inputs(self, part: str, settings: Calibrate) -> NDArray[Any]:  # noqa: ARG002 - there is one part
+    def inputs(self, part: str, settings: Calibrate, watch: Watch) -> NDArray[Any]:  # noqa: ARG002 - there is one part
         """int64[n, context] of the training split."""
-        self.calibrated_on = choose(
-            self.data.text or settings.text, "train", self.making.source, settings.tokens, settings.seed
-        )
-        cut = self._windows(self.calibrated_on, settings.context, None)
+        cut = self._windows(self._calibrated_on(settings), settings.window, None)
         # From all over the text: a few whole articles would say less about the model's inputs than parts of many.
         drawn = np.random.default_rng(settings.seed).permutation(len(cut))[: max(1, settings.tokens // cut.shape[1])]
         return cut[np.sort(drawn)]
@@ -77,9 +72,8 @@ class TextLesson:
     def learnt(self) -> NDArray[np.int64]:
         """int64[n, context]: what training reads, and no more: a stored teacher answers to nothing else."""
         if self._learnt is None:
-            settings, how = self._settings, self._how
-            text = choose(settings.text, "train", self.making.source, settings.tokens or GENERATED, how.seed)
-            cut = self._windows(text, how.context, settings.tokens)
+            how = self._how
+            cut = self._windows(self._distilled_on(), how.context, self._settings.tokens)
             read = how.steps * how.batch * how.accumulation
             self._learnt = cut[np.sort(np.random.default_rng(how.seed).permutation(len(cut))[:read])]
         return self._learnt
@@ -117,7 +111,7 @@ class TextLesson:
         return TextTask(module, None, Distil(kl=0, ce=1, activations="a16")), {"ids": self.learnt()}
 
     def again(self, making: Making) -> TextLesson:
-        return TextLesson(making, self.data, self.threads)
+        return TextLesson(making, self.data, self.threads, self)
 
     def validation(self) -> Validation | None:
         """The perplexity on the validation split of the default text, in the products that training computes with: a
@@ -144,11 +138,27 @@ class TextLesson:
         return Examined(rows, protocol(text, settings))
 
     def record(self) -> dict[str, Any]:
-        return {"text": None if self.calibrated_on is None else self.calibrated_on.origin}
+        settings = self.making.calibrate
+        record = {"text": None if settings is None else self._calibrated_on(settings).origin}
+        return record if self.making.recipe.distil is None else {**record, "distilled": self._distilled_on().origin}
 
     def told(self) -> str:
-        text = self.calibrated_on
-        return "rounded, without calibration" if text is None else f"calibrated on {text.name} (SHA-256 {text.sha256})"
+        settings = self.making.calibrate
+        made = "rounded, without calibration" if settings is None else f"calibrated on {self._calibrated_on(settings)}"
+        return made if self.making.recipe.distil is None else f"{made}, then distilled on {self._distilled_on()}"
+
+    def _calibrated_on(self, settings: Calibrate) -> Text:
+        return self._text(self.data.text or settings.text, settings.tokens, settings.seed)
+
+    def _distilled_on(self) -> Text:
+        return self._text(self._settings.text, self._settings.tokens or GENERATED, self._how.seed)
+
+    def _text(self, wanted: str | Path, tokens: int, seed: int) -> Text:
+        """Of the training split, read or written once for all lessons that came from one."""
+        key = str(wanted), tokens, seed
+        if key not in self._texts:
+            self._texts[key] = choose(wanted, "train", self.making.source, tokens, seed)
+        return self._texts[key]
 
     def _windows(self, text: Text, context: int, tokens: int | None) -> NDArray[np.int64]:
         tokenizer = Tokenizer.open(self.making.source.folder)

@@ -17,8 +17,7 @@ import open_clip_model
 import tiny_towers
 from fake_clip import paint
 from tercet.errors import ModelError
-from tercet.evaluate.float_clip import open_float
-from tercet.pipeline.clip.model import ClipModel
+from tercet.evaluate.originals import open_float
 from tercet.pipeline.pictures import open_towers
 from tercet.runtime.pictures.captions import CaptionTokenizer
 from tercet.runtime.pictures.embedder import Embedder
@@ -66,7 +65,7 @@ def test_an_open_clip_model_prepares_pictures_as_its_packed_folder_and_open_clip
     (folder / "preprocessor_config.json").unlink()
     made, packed = open_float(resolve(str(folder))), tmp_path / "packed"
     packed.mkdir()
-    for name, content in ClipModel.open(resolve(str(folder))).files().items():
+    for name, content in resolve(str(folder)).tokenizer_files().items():
         (packed / name).write_bytes(content)
     assert made.preprocessor == Preprocessor.open(packed)
     assert made.preprocessor.crop == (28, 28)  # the tower's: preprocess_cfg has no size
