@@ -307,3 +307,15 @@ def test_without_torch_one_line_names_what_to_install(
     assert line.startswith(f"tercet: this needs the package {missing}")
     assert line.endswith("pip install 'tercet[train]'")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_markup_are_shown_as_they_are(tmp_path: Path) -> None:
+    for name, shown in {"x[/]": "x[/]", "[bold]b[/bold]": "[bold]b[/bold]", "\x1b]0;t\x07": "?]0;t?"}.items():
+        head = json.dumps({name: {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
+        (tmp_path / "a.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(16))
+        result = tercet("inspect", tmp_path / "a.safetensors")
+        assert result.exit_code == 0, result.stderr
+        assert shown in result.stdout
+        assert "\x1b" not in result.stdout
+    refused = tercet("inspect", tmp_path / "\x1b[31mred")
+    assert "\x1b" not in refused.stderr

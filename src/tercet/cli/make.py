@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tercet.cli.common import AsJson, Threads, emit, needs, render, typer
 from tercet.cli.live import progress_bar, watch
+
+if TYPE_CHECKING:
+    from tercet.recipe import Recipe
 
 __all__ = ["demo", "quantize", "tune"]
 
@@ -26,7 +29,10 @@ def quantize(
             metavar="SOURCE", help="Pretrained model: smollm2, clip-tiny, a folder, a .gguf file or a hub id."
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Packed folder to write.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Packed folder to write; a dry run needs none."),
+    ] = None,
     recipe: Annotated[
         str,
         typer.Option("--recipe", metavar="FILE|NAME", help="Recipe: a file, or a name that `tercet recipes` lists."),
@@ -66,26 +72,57 @@ def quantize(
             help="Pictures to compare with the original on, may be given several times.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what it would take: size, memory and time."),
+    ] = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Quantize a pretrained model, pack it, and compare it with the original."""
+    if out is None and not dry_run:
+        raise typer.BadParameter("missing; name the folder to write", param_hint="'-o' / '--out'")
     needs("torch", "transformers")
     from tercet.pipeline import Data, Watch
     from tercet.pipeline import quantize as run
     from tercet.recipe import Recipe
 
     chosen = Recipe.load(recipe).changed(tokens=tokens, seed=seed, eval_tokens=eval_tokens or None)
+    if dry_run or out is None:
+        _dry_run(source, chosen, eval_tokens != 0, threads, as_json)
+        return
     data = Data(text, eval_text, tuple(pictures or ()), captions or (), tuple(eval_pictures or ()), eval_tokens != 0)
     with progress_bar() as progress, watch() as watching:
         made = run(source, out, chosen, data, threads=threads, watch=Watch(progress, watching))
     emit(made.as_dict(), as_json, _report_text)
 
 
+def _dry_run(source: str, recipe: Recipe, compared: bool, threads: int | None, as_json: bool) -> None:
+    from tercet import sources
+    from tercet.pipeline.forecast import forecast
+    from tercet.pipeline.making import making
+
+    found = forecast(making(sources.resolve(source), recipe), compared=compared, threads=threads)
+    emit(found.as_dict(), as_json, _forecast_text)
+
+
+def _forecast_text(result: dict[str, Any]) -> str:
+    return "\n".join(
+        [
+            f"supported  {result['family']}, {result['weights'] / 1e6:,.1f} million weights",
+            f"plan       {result['plan']}",
+            f"folder     {result['folder_mb']:,.1f} MB",
+            f"memory     about {result['memory_mb'] / 1000:,.1f} GB",
+            f"time       roughly {max(1, round(result['minutes'])):,} min, the comparison not counted",
+        ]
+    )
+
+
 def _report_text(result: dict[str, Any]) -> str:
     from tercet.evaluate.rows import Row, table
 
-    lines = [f"wrote {result['folder']}: {result['file_mb']:.2f} MB, {result['seconds']:.0f} s", result["read"]]
+    lines = [f"wrote {result['folder']}: {result['file_mb']:.2f} MB, {result['seconds']:.0f} s", result["plan"]]
+    lines.append(result["read"])
     if not result["rows"]:
         return "\n".join(lines)
     rows = [Row(**row) for row in result["rows"]]

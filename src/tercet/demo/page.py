@@ -97,9 +97,8 @@ def plots(rows: Sequence[Row]) -> str:
 def _plot(axes: Any, rows: Sequence[Row], sizes: Sequence[float | None], label: str) -> None:
     for index, (row, size) in enumerate(zip(rows, sizes, strict=True)):
         if size is not None:
-            axes.scatter(
-                size, row.scores["perplexity"], s=90, marker=MARKERS[index % len(MARKERS)], label=in_plot(row.name)
-            )
+            look = {"marker": MARKERS[index % len(MARKERS)], "label": in_plot(row.name)}
+            axes.scatter(size, row.scores["perplexity"], s=90, **look)
     axes.set(yscale="log", xlabel=label, xlim=(0, None))
     axes.grid(True, which="major", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

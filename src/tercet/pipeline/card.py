@@ -5,10 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tercet import fsio
-from tercet.pipeline.making import Making
+import yaml
 
-__all__ = ["append", "card"]
+from tercet import fsio
+from tercet.artifact.folder import ModelFolder
+from tercet.errors import FormatError
+from tercet.pipeline.making import Making
+from tercet.shown import in_markdown
+from tercet.sources import Source
+
+__all__ = ["append", "card", "title"]
+
+MAX_FRONT = 1 << 16
 
 USES = {
     "text": "    tercet generate DIR 'Once upon a time'",
@@ -24,11 +32,13 @@ def card(making: Making, told: str, facts: dict[str, Any]) -> str:
         told: how the weights came about.
         facts: of the stored file, as `tercet.artifact.save` gives them.
     """
+    recipe = in_markdown(making.recipe.name)
     lines = [
-        f"# {making.source.name}, quantized by Tercet",
+        f"# {in_markdown(title(making.source))}, quantized by Tercet",
         "",
-        f"Weights {told}. Recipe: {making.recipe.name}, in full in `recipe.json`.",
+        f"Weights {in_markdown(told)}. Recipe: {recipe}, in full in `recipe.json`.",
         "",
+        *_said(making.source),
         USES[making.model.kind],
         "    tercet verify DIR",
         "",
@@ -36,6 +46,35 @@ def card(making: Making, told: str, facts: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def title(source: Source) -> str:
+    """What people call the model: its hub id, its package's name, or the name of its folder or file."""
+    origin = source.origin
+    named = origin.get("hub") or origin.get("folder")
+    return str(named or (source.name if "package" in origin else origin.get("file", source.folder.name)))
+
+
+def _said(source: Source) -> list[str]:
+    """Lines with the licence and the base model, as far as the original's README.md says them."""
+    about = _front_matter(source)
+    base = source.origin.get("hub") or about.get("base_model")
+    named = {"Base model": base, "Licence": about.get("license_name") or about.get("license")}
+    lines = [f"{what}: {in_markdown(value[:200])}" for what, value in named.items() if isinstance(value, str) and value]
+    return [". ".join(lines) + ".", ""] if lines else []
+
+
+def _front_matter(source: Source) -> dict[str, Any]:
+    """The YAML between two lines of dashes that begins a README.md of the hub; empty where there is none to read."""
+    folder = ModelFolder(source.folder)
+    if not folder.has("README.md"):
+        return {}
+    try:
+        head, mark, _ = folder.text("README.md").removeprefix("---\n").partition("\n---")
+        found = yaml.safe_load(head) if mark and len(head) <= MAX_FRONT and "&" not in head else None
+    except (FormatError, yaml.YAMLError, ValueError, RecursionError):  # somebody's prose: no reason to make no model
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def append(folder: Path, section: str) -> None:

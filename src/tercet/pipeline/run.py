@@ -8,7 +8,7 @@ What kind of model it is matters to its lesson alone.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tercet.evaluate.rows import Row, markdown
 from tercet.pipeline.card import append
 from tercet.pipeline.distil import distil
 from tercet.pipeline.folder import checked_target, folder_mb, write
+from tercet.pipeline.forecast import planned
 from tercet.pipeline.lessons import Data, Lesson, lesson_for
 from tercet.pipeline.making import Making, Watch, making
 from tercet.pipeline.start import begin
@@ -35,6 +36,7 @@ class Report:
     Attributes:
         folder: the packed folder.
         read: how the weights came about, for a sentence.
+        plan: what became of the matrices, formats and groups (`tercet.pipeline.forecast.planned`).
         seconds: wall clock of making the folder, the comparison not counted.
         rows: original and packed model; empty where no comparison was asked for.
         protocol: how the rows were measured, one sentence.
@@ -42,6 +44,7 @@ class Report:
 
     folder: Path
     read: str
+    plan: str
     seconds: float
     file_mb: float
     rows: tuple[Row, ...] = ()
@@ -52,6 +55,7 @@ class Report:
         return {
             "folder": str(self.folder),
             "read": self.read,
+            "plan": self.plan,
             "seconds": self.seconds,
             "file_mb": self.file_mb,
             "rows": [row.as_dict() for row in self.rows],
@@ -91,14 +95,15 @@ def quantize(
     lesson = lesson_for(made, data, threads)
     errors = make(made, lesson, folder, watch)
     if errors is None:
-        return Report(folder, lesson.told(), time.monotonic() - since, 0.0)
-    report = Report(folder, lesson.told(), time.monotonic() - since, folder_mb(folder), errors=errors)
+        return Report(folder, lesson.told(), planned(made), time.monotonic() - since, 0.0)
+    seconds, size = time.monotonic() - since, folder_mb(folder)
+    report = Report(folder, lesson.told(), planned(made), seconds, size, errors=errors)
     if not data.examine:
         return report
     found = lesson.examine({made.recipe.name: folder}, watch)
     if len(found.rows) > 1:
         append(folder, f"## Compared with the original\n\n{markdown(found.rows)}\n{found.protocol}\n")
-    return Report(folder, report.read, report.seconds, report.file_mb, found.rows, found.protocol, errors)
+    return replace(report, rows=found.rows, protocol=found.protocol)
 
 
 def make(made: Making, lesson: Lesson, folder: Path, watch: Watch) -> dict[str, float] | None:

@@ -49,6 +49,7 @@ def begin(making: Making, lesson: Lesson, watch: Watch) -> Start:
     chosen = starting_plan(making.recipe, plan)
     for part, program in making.model.parts.items():
         what = f"calibrate {part} blocks" if len(making.model.parts) > 1 else "calibrate blocks"
+        watch.step(what, 0, len(program.blocks))  # the first block may take minutes
         solved |= calibrate(
             program,
             tensors,

@@ -30,12 +30,14 @@ from tercet.evaluate import quality
 from tercet.evaluate.models import open_model
 from tercet.evaluate.originals import ModuleLogits, set_threads
 from tercet.packing import PackedTensor, pack, unpack
+from tercet.pipeline.card import title
 from tercet.pipeline.folder import checked_target
 from tercet.pipeline.making import Watch
 from tercet.pipeline.rotation import rotated_source
 from tercet.pipeline.student import build_student, vectors
 from tercet.quantizers import LearnedConfig, freeze
 from tercet.recipe import Planned, Train
+from tercet.shown import in_markdown
 from tercet.sources.cache import cache_dir
 from tercet.tensor import TernaryTensor
 from tercet.train import fine_tune
@@ -213,7 +215,8 @@ def _save(packed: Artifact, origin: sources.Source, text: Text, made: Mapping[st
     for name, tensor in packed.tensors.items():
         new = made[name]
         stored[name] = pack(new, tensor.format) if isinstance(tensor, PackedTensor) else dequantized(new)
-    about = f"# {origin.name}, quantized and fine-tuned by Tercet\n\nAdapters trained on {text.name}, and merged.\n"
+    about = f"# {in_markdown(title(origin))}, quantized and fine-tuned by Tercet\n\n"
+    about += f"Adapters trained on {in_markdown(text.name)}, and merged.\n"
     artifact.save(
         out,
         model=config["model"],
