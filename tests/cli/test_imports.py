@@ -13,7 +13,7 @@ HEAVY = ["accelerate", "gguf", "matplotlib", "torch", "transformers"]
 
 MODULES = [
     "tercet", "tercet.cli", "tercet.families", "tercet.program.interpreter", "tercet.runtime", "tercet.search",
-    "tercet.pipeline.measure", "tercet.pipeline.pictures",
+    "tercet.evaluate.measure", "tercet.search.commands",
 ]  # fmt: skip
 
 

@@ -30,8 +30,9 @@ def _models(monkeypatch: pytest.MonkeyPatch) -> None:
         made = fake_clip.clip(str(name))
         return Embedder(Blind(), made.preprocessor, made.labels, "blind", "blind") if str(name) == "blind" else made
 
-    monkeypatch.setattr("tercet.pipeline.pictures.open_towers", opened)
-    monkeypatch.setattr("tercet.pipeline.pictures.PACKAGED", ("colours",))
+    for place in ("models", "measure"):
+        monkeypatch.setattr(f"tercet.evaluate.{place}.open_embedder", opened)
+    monkeypatch.setattr("tercet.search.commands.PACKAGED", ("colours",))
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_training_pictures_of_other_classes_are_refused(gallery: Path) -> None:
 def test_what_a_plot_needs_is_checked_first(gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.png").mkdir()
-    monkeypatch.setattr("tercet.pipeline.pictures.measure", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("tercet.evaluate.measure.measure", lambda *_, **__: pytest.fail("measured"))
     for name, message in {
         "file/bars.png": "file is no folder",
         "folder.png": "a folder is there",
@@ -113,7 +114,7 @@ def test_results_are_printed_where_the_plot_fails(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tercet.pipeline.pictures.bars", full)
+    monkeypatch.setattr("tercet.evaluate.measure.bars", full)
     arguments = ("eval", "colours", "--dataset", gallery, "--limit", 3, "--plot", tmp_path / "bars.png")
     shown = tercet(*arguments)
     assert shown.exit_code == 1
@@ -205,7 +206,7 @@ def test_where_embed_and_search_may_not_write_is_said_before_the_work(
     gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result_of("index", gallery / "train", "-m", "colours", "-o", tmp_path / "index")
-    monkeypatch.setattr("tercet.pipeline.pictures.open_towers", lambda *_, **__: pytest.fail("opened the model"))
+    monkeypatch.setattr("tercet.evaluate.models.open_embedder", lambda *_, **__: pytest.fail("opened the model"))
     os.mkfifo(tmp_path / "pipe.npy")
     (tmp_path / "w.npy.names.jsonl").mkdir()
     for arguments in (

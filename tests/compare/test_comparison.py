@@ -20,8 +20,9 @@ from tercet.compare.exam import Headline
 from tercet.compare.text import TextExam
 from tercet.compare.workshop import Made, Workshop
 from tercet.errors import RecipeError, TercetError
+from tercet.evaluate import evaluate
 from tercet.packing import pack
-from tercet.pipeline import Data, evaluate, quantize, start, student
+from tercet.pipeline import Data, quantize, start, student
 from tercet.pipeline.lessons import lesson_for
 from tercet.pipeline.making import making
 from tercet.recipe import Evaluate, Recipe

@@ -17,8 +17,8 @@ import open_clip_model
 import tiny_towers
 from fake_clip import paint
 from tercet.errors import ModelError
+from tercet.evaluate.models import open_embedder
 from tercet.evaluate.originals import open_float
-from tercet.pipeline.pictures import open_towers
 from tercet.runtime.pictures.captions import CaptionTokenizer
 from tercet.runtime.pictures.embedder import Embedder
 from tercet.runtime.pictures.preprocess import Preprocessor
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_embeddings_are_those_of_transformers(folder: Path, tmp_path: Path) -> None:
-    clip = open_towers(folder)
+    clip = open_embedder(folder)
     model, _, _ = tiny_towers.model("clip", text=TEXT)
     paths = [paint(tmp_path / f"{colour}.png", colour, size=(50, 31)) for colour in ("red", "blue", "green")]
     texts = ["a red thing", "blue", "a photo of a white thing " * 9]

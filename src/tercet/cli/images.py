@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tercet.cli.common import AsJson, Threads, emit, render, typer
 from tercet.cli.live import progress_bar
 from tercet.shown import printable
+
+if TYPE_CHECKING:
+    from tercet.runtime import Embedder
 
 __all__ = ["embed", "index", "search"]
 
@@ -30,10 +34,14 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Embed the pictures of a folder, or the lines of a text file."""
-    from tercet.pipeline.pictures import embed as run
+    from tercet.evaluate.models import open_embedder
+    from tercet.search.commands import embed as run
+
+    def opening() -> Embedder:
+        return open_embedder(model, threads=threads)
 
     with progress_bar() as progress:
-        result = run(model, source, out, normalize=normalize, batch=batch, threads=threads, progress=progress)
+        result = run(opening, source, out, normalize=normalize, batch=batch, workers=threads, progress=progress)
     emit(result, as_json, _embed_text)
 
 
@@ -55,11 +63,14 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Index a folder of pictures, or bring its index up to date."""
-    from tercet.pipeline.pictures import index as run
+    from tercet.evaluate.models import open_embedder
+    from tercet.search import build
 
+    name = str(Path(model).resolve()) if Path(model).exists() else model  # found from other folders too
     with progress_bar() as progress:
-        result = run(folder, model, out, batch=batch, threads=threads, progress=progress)
-    emit(result, as_json, _index_text)
+        embedder = replace(open_embedder(model, threads=threads), name=name)
+        report = build(folder, embedder, out, batch=batch, workers=threads, progress=progress)
+    emit({"index": str(out), **report.as_dict()}, as_json, _index_text)
 
 
 def _index_text(result: dict[str, Any]) -> str:
@@ -101,9 +112,13 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find the pictures of an index that are nearest to some words, or to a picture."""
-    from tercet.pipeline.pictures import search as run
+    from tercet.evaluate.models import open_embedder
+    from tercet.search.commands import search as run
 
-    emit(run(place, query, model=model, count=count, page=page, threads=threads), as_json, _search_text)
+    def opening(name: str) -> Embedder:
+        return open_embedder(name, threads=threads)
+
+    emit(run(place, query, opening, model=model, count=count, page=page), as_json, _search_text)
 
 
 def _search_text(result: dict[str, Any]) -> str:

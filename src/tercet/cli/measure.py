@@ -54,7 +54,7 @@ def evaluate(
     With --against, KL divergence and top-1 agreement too, or the difference and its interval.
     """
     if dataset:
-        from tercet.pipeline.pictures import evaluate_pictures
+        from tercet.evaluate.measure import evaluate_pictures
 
         if text is not None or tokens is not None:
             raise typer.BadParameter("--text and --tokens are for language models, --dataset for models of pictures")
@@ -73,7 +73,7 @@ def evaluate(
         if result["plot_failed"]:
             raise TercetError(result["plot_failed"])
         return
-    from tercet.pipeline import evaluate as run
+    from tercet.evaluate.measure import evaluate as run
 
     with progress_bar() as progress:
         result = run(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tercet.artifact import is_artifact
 from tercet.evaluate.speed import Stepper
 from tercet.evaluate.text import Logits
-from tercet.runtime import Engine, Tokenizer
+from tercet.runtime import Embedder, Engine, Tokenizer
 
-__all__ = ["EngineModel", "Measurable", "open_model"]
+__all__ = ["EngineModel", "Measurable", "open_embedder", "open_model"]
 
 
 class EngineModel:
@@ -83,3 +83,14 @@ def _source(name: str, threads: int | None) -> Measurable:
     source = sources.resolve(name)
     model = FloatModel(source.pretrained())
     return Measurable(model, model, Tokenizer.open(source.folder), source.model.text.context, "torch")
+
+
+def open_embedder(name: str | Path, *, threads: int | None = None) -> Embedder:
+    """An image-text model: a packed folder opens in the engine, a source (`tercet.sources`) in torch."""
+    if is_artifact(Path(name)):
+        return Embedder.open(name, threads=threads)
+    from tercet import sources
+    from tercet.evaluate.originals import open_float, set_threads
+
+    set_threads(threads)
+    return open_float(sources.resolve(str(name)))

@@ -1,6 +1,6 @@
-"""Source to measured, packed folder: `quantize`, and what it reads and tells; `tune`; the measure of any: `evaluate`.
+"""Source to measured, packed folder: `quantize`, and what it reads and tells; `tune`.
 
-Imported when first used: `quantize` needs torch, and what only runs a packed model (`tercet.pipeline.pictures`) none.
+Imported when first used, since both need torch.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tercet.pipeline.lessons import Data
     from tercet.pipeline.making import Watch
-    from tercet.pipeline.measure import evaluate
     from tercet.pipeline.run import Report, quantize
     from tercet.pipeline.tune import tune
 
-__all__ = ["Data", "Report", "Watch", "evaluate", "quantize", "tune"]
+__all__ = ["Data", "Report", "Watch", "quantize", "tune"]
 
 _HOMES = {
     "Data": "lessons",
     "Report": "run",
     "Watch": "making",
-    "evaluate": "measure",
     "quantize": "run",
     "tune": "tune",
 }

@@ -1,11 +1,13 @@
-"""What users do with a model of pictures and texts: evaluate it, embed with it, index a folder, search the index."""
+"""What users do with an image-text model: embed pictures or texts into a file, search an index.
+
+Who calls says how a model is opened: what opens a source in torch lies above this room.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,105 +16,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet import fsio
-from tercet.artifact import is_artifact
-from tercet.data.sets import open_set
 from tercet.errors import FormatError, ModelError, TercetError
-from tercet.evaluate.picture_rows import bars, check_bars
-from tercet.evaluate.pictures import as_dict, measure
 from tercet.progress import Progress
 from tercet.runtime.pictures.embedder import BATCH, Embedder, normalized
 from tercet.runtime.pictures.files import SUFFIXES, left_out
-from tercet.search import Index, build, find
+from tercet.search.find import find
 from tercet.search.scan import scan
 from tercet.search.sheet import sheet
+from tercet.search.store import Index
 
-__all__ = ["embed", "evaluate_pictures", "index", "open_towers", "search"]
+__all__ = ["embed", "search"]
 
 MAX_TEXTS = 1 << 30  # bytes of a file of texts
 OUTPUTS = (".npy", ".parquet")
 PACKAGED = ("clip-tiny",)
 
-
-def open_towers(name: str | Path, *, threads: int | None = None) -> Embedder:
-    """A packed folder opens in the engine; anything else is a source (`tercet.sources`) and opens in torch."""
-    if is_artifact(Path(name)):
-        return Embedder.open(name, threads=threads)
-    from tercet import sources
-    from tercet.evaluate.originals import open_float, set_threads
-
-    set_threads(threads)
-    return open_float(sources.resolve(str(name)))
-
-
-def evaluate_pictures(
-    model: str | Path,
-    datasets: Sequence[str | Path],
-    *,
-    original: str | Path | None = None,
-    limit: int | None = None,
-    linear: bool = False,
-    plot: Path | None = None,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Measures a model, and the one it was made of, on sets of pictures.
-
-    Args:
-        datasets: names or paths, as `tercet.data.sets.open_set` takes them.
-        original: the model it is compared with.
-        limit: so many pictures of each only, evenly from its classes.
-        linear: a linear probe too, where there are training pictures.
-        plot: a PNG to draw. Whether that can be done is checked first; what fails nevertheless is "plot_failed".
-
-    Returns {"datasets": [...], "mean": of the sets' own metrics, ...}; results are those of "model" and of "original".
-    Raises TercetError.
-    """
-    if plot is not None:
-        check_bars(plot)
-    sets = [open_set(source) for source in datasets]  # all names are checked before any model is opened
-    places = {"model": model, **({} if original is None else {"original": original})}
-    clips = {name: open_towers(place, threads=threads) for name, place in places.items()}
-    results = []
-    for pictures in sets:
-        made = {
-            name: measure(clip, pictures, limit=limit, linear=linear, workers=threads, progress=progress)
-            for name, clip in clips.items()
-        }
-        results.append(as_dict(pictures, made))
-    failed = None if plot is None else _drawn(plot, results)
-    return {
-        "model": str(model),
-        "original": None if original is None else str(original),
-        "datasets": results,
-        "mean": {name: float(np.mean([one["models"][name][one["metric"]] for one in results])) for name in places},
-        "plot": None if plot is None or failed else str(plot),
-        "plot_failed": failed,
-    }
-
-
-def _drawn(place: Path, results: list[dict[str, Any]]) -> str | None:
-    """Writes the bars; why not, where that fails: what was measured for hours is not lost with them."""
-    try:
-        fsio.atomic_file(place, bars(results))
-    except Exception as error:  # matplotlib raises of everything
-        return str(error) if isinstance(error, TercetError) else f"{place}: {type(error).__name__}: {str(error)[:120]}"
-    return None
+Opening = Callable[[], Embedder]
 
 
 def embed(
-    model: str | Path,
+    opening: Opening,
     source: Path,
     out: Path,
     *,
     normalize: bool = False,
     batch: int = BATCH,
-    threads: int | None = None,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Embeds the pictures of a folder, or the lines of a text file.
 
     Writes float32[n, dim] as .npy with the names of its rows in <out>.names.jsonl, or both as columns `name` and
     `embedding` of a .parquet. A picture that cannot be read has no row; it is listed in the result.
+
+    Args:
+        opening: opens the model; called when all else has been checked.
+        workers: threads that decode pictures; as many as there are CPUs if None.
 
     Raises TercetError: nothing to embed, another ending than those two, pyarrow is missing.
     """
@@ -123,9 +62,11 @@ def embed(
     else:
         fsio.check_file(_names(out))
     fsio.check_file(out)
-    clip = open_towers(model, threads=threads)
+    clip = opening()
     names, vectors, refused, passed = (
-        _pictures(clip, source, batch, threads, progress) if source.is_dir() else _texts(clip, source, batch, progress)
+        _pictures(clip, source, (batch, workers), progress)
+        if source.is_dir()
+        else _texts(clip, source, batch, progress)
     )
     if not len(vectors):
         raise FormatError(
@@ -149,13 +90,13 @@ Rows = tuple[list[str], NDArray[np.float32], list[tuple[str, str]], dict[str, in
 """Names, vectors, what was refused and why, and how many pictures were left out by ending."""
 
 
-def _pictures(clip: Embedder, folder: Path, batch: int, threads: int | None, progress: Progress | None) -> Rows:
+def _pictures(clip: Embedder, folder: Path, sizes: tuple[int, int | None], progress: Progress | None) -> Rows:
     found = scan(folder)
     paths = list(found.files)
     names: list[str] = []
     vectors: list[NDArray[np.float32]] = []
     refused = list(found.unread.items())
-    for made in clip.pictures(paths, lambda path: folder / path, batch=batch, workers=threads):
+    for made in clip.pictures(paths, lambda path: folder / path, batch=sizes[0], workers=sizes[1]):
         names += made.sources
         vectors.append(made.vectors)
         refused += made.refused
@@ -209,41 +150,27 @@ def _arrow() -> tuple[Any, Any]:
         raise TercetError("parquet files are written by pyarrow; pip install 'tercet[parquet]', or give .npy") from None
 
 
-def index(
-    folder: Path,
-    model: str | Path,
-    out: Path,
-    *,
-    batch: int = BATCH,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Makes or updates the index of a folder (`tercet.search.build`)."""
-    name = str(Path(model).resolve()) if Path(model).exists() else str(model)  # found from other folders too
-    clip = replace(open_towers(model, threads=threads), name=name)
-    return {"index": str(out), **build(folder, clip, out, batch=batch, workers=threads, progress=progress).as_dict()}
-
-
 def search(
     place: Path,
     query: str,
+    opening: Callable[[str], Embedder],
     *,
-    model: str | Path | None = None,
+    model: str | None = None,
     count: int = 10,
     page: Path | None = None,
-    threads: int | None = None,
 ) -> dict[str, Any]:
     """What an index has for some words, or for a picture.
 
     Args:
         query: words, or the path of a picture file that is there.
+        opening: opens a model by its name.
         model: the model that the index was made with; the one it names if absent.
         page: an HTML contact sheet to write.
     """
     if page is not None:
         fsio.check_file(page)
     opened = Index.open(place)
-    clip = open_towers(_own(opened) if model is None else model, threads=threads)
+    clip = opening(_own(opened) if model is None else model)
     picture = _picture(query)
     hits = find(opened, clip, query if picture is None else picture, count)
     if page is not None:
