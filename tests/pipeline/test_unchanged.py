@@ -6,13 +6,15 @@ makes the golden files again; do that only where results are meant to change, an
 
 What is compared, on one thread with float32 products:
 
-    calibrated   codes, int8 tensors, scales and vectors: equal
+    calibrated   codes, int8 tensors, scales and vectors: equal; where torch has other instructions than the files were
+                 made with, scales and vectors as in
     trained      codes and int8 tensors: equal; scales: within 1 ulp of float16; vectors: within 1e-5, without the keys'
                  biases, whose gradient is zero but for rounding, so that AdamW walks them at random
 
 Sums in another order (another instruction set or number of threads, the same operations done otherwise) move gradients
 by 1e-6. Activations are rounded to int8 on the way, so a single one near a tie could move a hundred codes: the seeds
-are such that none is. With them the comparison holds where each linear's output and each gradient is off by 1e-6.
+are such that none is. With them the comparison holds where each linear's output and each gradient is off by 1e-6, on
+two threads, and with torch's, MKL's, oneDNN's and our own code for older processors.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
@@ -38,6 +41,7 @@ from tercet.recipe import Recipe
 from tercet.tensor import IntTensor, TernaryTensor
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "folders"
+MADE_WITH = "AVX2"  # as `torch.backends.cpu.get_cpu_capability` calls it
 STAGES = ("calibrated", "trained")
 TRAIN = {"steps": 4, "batch": 2, "precision": "float32", "scale_lr": 2e-3, "norm_lr": 1e-3}
 DECODER: dict[str, Any] = {"group_size": 32, "calibrate": {"tokens": 512, "context": 32}, "distil": {"kl": 1}}
@@ -48,7 +52,7 @@ CASES: dict[str, dict[str, Any]] = {
         "group_size": "row",
         "calibrate": {"tokens": 512},
         "distil": {"kind": "clip", "task": 0},
-        "train": {**TRAIN, "lr": 0.03, "seed": 4},
+        "train": {**TRAIN, "lr": 0.03, "seed": 5},
     },
 }
 TOWER = {"hidden_size": 32, "intermediate_size": 64}
@@ -61,7 +65,7 @@ def folder_of(case: str, fields: dict[str, Any], place: Path) -> Path:
     """The packed folder of a case's tiny model: all that this file asks of the pipeline."""
     if case == "clip":
         source = str(published(tiny_clip.folder(place / case, text=TOWER, vision=TOWER)))
-        data = Data(pictures=[tiny_clip.Coloured(32)])
+        data = Data(pictures=[tiny_clip.Coloured(32, seed=1)])
         return quantize(source, place / "out", Recipe.parse(fields), data, threads=1).folder
     folder, text = tiny.save_folder(place / case, vocab_size=264, intermediate_size=64), place / "text.txt"
     text.write_text(" ".join(np.random.default_rng(0).choice(tiny.TEXT.split(), 1000)), encoding="utf-8")
@@ -130,9 +134,10 @@ def read(case: str, stage: str) -> Golden:
 
 def wrong(found: NDArray[Any], wanted: NDArray[Any], kind: str, stage: str) -> int:
     """How many values differ by more than they may."""
-    if stage == "trained" and kind == "scales":  # of one sign, so that their bits are in the order of their values
+    exact = stage == "calibrated" and torch.backends.cpu.get_cpu_capability() == MADE_WITH
+    if kind == "scales" and not exact:  # none is negative, so that their bits are in the order of their values
         return int((np.abs(found.view(np.int16).astype(int) - wanted.view(np.int16)) > 1).sum())
-    if stage == "trained" and kind == "vectors":
+    if kind == "vectors" and not exact:
         return int((np.abs(found - wanted) > 1e-5).sum())
     return int((found.view(f"u{found.itemsize}") != wanted.view(f"u{wanted.itemsize}")).sum())
 
