@@ -81,8 +81,8 @@ class Source:
         largest = largest_id(files.json_if_there("tokenizer.json"))
         if largest >= self.model.text.vocab_size:
             raise FormatError(
-                f"{files / 'tokenizer.json'}: ids up to {largest}, but a model of {self.model.text.vocab_size} rows; "
-                "resize the model's embedding for the added tokens, or take the model's own tokenizer"
+                f"{files / 'tokenizer.json'}: ids up to {largest}, but the model has {self.model.text.vocab_size} "
+                "rows; resize the model's embedding for the added tokens, or take the model's own tokenizer"
             )
 
     @property
