@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speed.worker import peak_mb, pin, unpin
+from speed.process import peak_mb, pin, unpin
 from tercet.runtime import Engine, Sequence
 from tercet.runtime.residency import measure
 

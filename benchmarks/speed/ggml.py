@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from speed.process import pin, unpin
 from speed.weights import activations, dequantize, relative_error, ternary
-from speed.worker import pin, unpin
 
 TYPES = {
     "F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 8, "TQ1_0": 34, "TQ2_0": 35, "Q2_0": 42,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speed.peers import PEERS, Peer
-from speed.worker import peak_mb, pin, unpin
+from speed.process import peak_mb, pin, unpin
 
 MICRO_BATCH = 512
 ANY_SEQUENCE = -1

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speed.limits import Limits
+from speed.process import pin, unpin
 from speed.weights import activations, relative_error, ternary
-from speed.worker import pin, unpin
 from tercet.kernels import FORMATS, matrix
 from tercet.packing import LAYOUTS, PackedTensor, pack
 from tercet.tensor import TernaryTensor

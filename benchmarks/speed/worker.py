@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import traceback
 from pathlib import Path
@@ -37,32 +36,6 @@ def participant(kind: str, arguments: list[str]) -> Any:
     from speed.llama import Models as PeerModels
 
     return PeerModels(kind)
-
-
-def pin(threads: int) -> None:
-    """The main thread to the first CPU, the rest to the others in turn; a single thread has the first for itself."""
-    cpus = sorted(CPUS)
-    others = [int(task.name) for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
-    os.sched_setaffinity(os.getpid(), {cpus[0]})
-    for i, task in enumerate(others):
-        rest = cpus[1:threads] or cpus
-        try:
-            os.sched_setaffinity(task, {rest[i % len(rest)]})
-        except ProcessLookupError:
-            continue
-
-
-def peak_mb() -> float:
-    """The most this process has had in memory, shared pages included, in MB of 10^6 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-
-
-def unpin() -> None:
-    """Threads made from now on may run anywhere again."""
-    os.sched_setaffinity(0, CPUS)
-
-
-CPUS = os.sched_getaffinity(0)
 
 
 def main() -> None:
