@@ -1,12 +1,18 @@
 """The demo of pictures on a tiny model and coloured squares: its keys, its files, and that it goes on."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tiny_clip
-from tercet.demo.clip import demo_clip
+from tercet.artifact import Artifact
+from tercet.data.pairs import PairData
+from tercet.demo.clip import Shown, demo_clip
+from tercet.pipeline.lessons import pair
 from tercet.recipe import Recipe
+
+ONE = {"num_hidden_layers": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -21,21 +27,31 @@ def short(name: str) -> Recipe:
     return Recipe.parse(fields)
 
 
-def test_table_grid_and_a_second_call(tmp_path: Path) -> None:
+def test_table_grid_and_a_second_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
-    def run() -> dict[str, object]:
-        return demo_clip(
-            tmp_path / "out",
-            source=str(tiny_clip.folder(tmp_path / "clip")),
+    gathered, gather = [], pair.gather
+
+    def counted(*args: Any, **named: Any) -> PairData:
+        gathered.append(gather(*args, **named))
+        return gathered[-1]
+
+    def run() -> dict[str, Any]:
+        shown = Shown(
+            source=str(tiny_clip.folder(tmp_path / "clip", text=ONE, vision=ONE)),
             pictures=[tiny_clip.Coloured(24)],
             tested=[tiny_clip.Coloured(12, seed=1)],
             recipes={"q_ffn": short("clip-q-ffn"), "q_all": short("clip-q-all")},
             searched={"colours": ("a photo of the red", "blue")},
-            threads=1,
         )
+        return demo_clip(tmp_path / "out", shown=shown, threads=1)
 
+    monkeypatch.setattr(pair, "gather", counted)
     result = run()
+    assert len(gathered) == 1  # the control and all models learn from the same pictures
+    for name in ("q_ffn", "q_all"):
+        read = Artifact.open(tmp_path / "out" / "models" / name).config["calibration"]["pictures"]
+        assert read == {"name": "colours", "sha256": gathered[0].digest}
     assert {"float", "q_ffn", "q_all", "rounded"} <= result.keys()
     for name in ("float", "q_ffn", "q_all"):
         assert set(result[name]) == {"zeroshot_top1", "ternary_share", "zero_share", "file_mb"}
