@@ -81,5 +81,6 @@ def making(source: Source, recipe: Recipe) -> Making:
     origin = rotated_source(source) if recipe.rotate else source
     made = Making(origin, recipe, recipe.plan(origin.model))
     _ = made.student
+    source.check()
     source.tokenizer_files()
     return made

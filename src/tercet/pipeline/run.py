@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tercet import sources
+from tercet.errors import ModelError
 from tercet.evaluate.originals import set_threads
 from tercet.evaluate.rows import Row, markdown
+from tercet.modules.agreement import disagreement
 from tercet.pipeline.card import append
 from tercet.pipeline.distil import distil
 from tercet.pipeline.folder import checked_target, folder_mb, write
@@ -27,6 +29,8 @@ from tercet.sources.cache import cache_dir
 from tercet.train.processes import Processes
 
 __all__ = ["Report", "make", "quantize"]
+
+MISREAD = 0.01  # of the largest result; rounding alone gives 1e-5
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ def quantize(
     made = making(origin, recipe if isinstance(recipe, Recipe) else Recipe.load(recipe))
     folder = checked_target(Path(out))
     lesson = lesson_for(made, data, threads)
+    if data.examine:
+        _refuse_misread(origin)
     errors = make(made, lesson, folder, watch)
     if errors is None:
         return Report(folder, lesson.told(), planned(made), time.monotonic() - since, 0.0)
@@ -104,6 +110,16 @@ def quantize(
     if len(found.rows) > 1:
         append(folder, f"## Compared with the original\n\n{markdown(found.rows)}\n{found.protocol}\n")
     return replace(report, rows=found.rows, protocol=found.protocol)
+
+
+def _refuse_misread(source: sources.Source) -> None:
+    """Where the original is run anyway, it is asked first whether our program is what transformers makes of it."""
+    apart = disagreement(source)
+    if apart is not None and not apart < MISREAD:  # NaN too
+        raise ModelError(
+            f"{source.name}: our reading of its config gives results that differ from transformers' by {apart:.1%}; "
+            "nothing was done: please report it, with config.json"
+        )
 
 
 def make(made: Making, lesson: Lesson, folder: Path, watch: Watch) -> dict[str, float] | None:
