@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, quants
+from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter, get_tensor_name_map, quants
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -64,6 +64,11 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab: int, pre: str
     writer.add_token_merges([" ".join(merge) for merge in model["merges"]])
 
 
+ARCHITECTURES = {name: architecture for architecture, name in MODEL_ARCH_NAMES.items()}
+NAMED = ("llama", "qwen2", "qwen3", "gemma3", "phi2")
+PERMUTED = ("llama", "granite", "smollm3")  # q and k as rotated in neighbouring pairs
+
+
 def write(
     path: Path,
     architecture: str,
@@ -84,24 +89,29 @@ def write(
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_vocab_size(config["vocab_size"])
-    if architecture == "phi2":
-        writer.add_layer_norm_eps(config["layer_norm_eps"])
-    else:
+    if "rms_norm_eps" in config:
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    else:
+        writer.add_layer_norm_eps(config["norm_epsilon" if architecture == "starcoder2" else "layer_norm_eps"])
+    if architecture != "phi2":
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     tokenizer(writer)
     extra(writer)
     names = GEMMA_NAMES if architecture == "gemma3" else LLAMA_NAMES
+    others = get_tensor_name_map(ARCHITECTURES[architecture], config["num_hidden_layers"])  # llama.cpp's own table
     for name, values in tensors.items():
         stem, suffix = name.rsplit(".", 1)
         block = stem.removeprefix("model.layers.")
         layer, _, leaf = block.partition(".")
-        target = f"blk.{layer}.{names[leaf]}" if block != stem else names[stem]
+        if architecture in NAMED:
+            target = f"blk.{layer}.{names[leaf]}" if block != stem else names[stem]
+        else:
+            target = str(others.get_name(stem))
         stored = values
-        if architecture == "llama" and target.endswith(("attn_q", "attn_k")):
+        if architecture in PERMUTED and target.endswith(("attn_q", "attn_k")):
             stored = rotate_rows(values, heads if target.endswith("attn_q") else kv_heads)
-        if architecture == "gemma3" and stem.endswith("norm"):
+        if architecture in ("gemma", "gemma3") and stem.endswith("norm"):
             stored = values + np.float32(1)
         kind = quantized if values.ndim == 2 else GGMLQuantizationType.F32
         writer.add_tensor(f"{target}.{suffix}", quants.quantize(stored, kind), raw_dtype=kind)

@@ -14,6 +14,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, RopeScalingType
 import gguf_files
 import tiny
 from tercet.errors import FormatError, ModelError
+from tercet.program import interpreter
 from tercet.sources import resolve
 from tercet.sources.gguf.config import config
 from tercet.sources.gguf.reader import GGUFFile
@@ -107,6 +108,70 @@ def test_a_bit_that_flips_in_the_cache_is_found(tmp_path: Path) -> None:
         raw[len(raw) // 2] ^= 2
         (folder / name).write_bytes(raw)
     assert list(resolve(str(path)).tensors().values())
+
+
+def granite(writer: GGUFWriter) -> None:
+    writer.add_embedding_scale(3.0)
+    writer.add_attention_scale(0.2)
+    writer.add_residual_scale(0.4)
+    writer.add_logit_scale(0.5)
+
+
+def cohere2(writer: GGUFWriter) -> None:
+    writer.add_logit_scale(0.5)
+    writer.add_sliding_window(tiny.WINDOW)
+
+
+def rotary(count: int) -> Extra:
+    return lambda writer: writer.add_rope_dimension_count(count)
+
+
+OTHERS: dict[str, tuple[dict[str, Any], Extra]] = {
+    "cohere2": (
+        {
+            "sliding_window_pattern": 4,
+            "num_hidden_layers": 4,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        cohere2,
+    ),
+    "ernie4_5": ({}, theta(500000.0)),
+    "exaone4": ({"sliding_window": None, "layer_types": ["full_attention"] * 2}, lambda _: None),
+    "gemma": ({}, lambda _: None),
+    "glm4": ({"attention_bias": True}, rotary(16)),
+    "granite": ({}, granite),
+    "olmo2": ({}, lambda _: None),
+    "phi3": ({}, rotary(12)),
+    "smollm3": ({"num_hidden_layers": 4, "no_rope_layers": None}, theta(2000000.0)),
+    "stablelm": ({}, rotary(8)),
+    "starcoder2": ({"sliding_window": None}, lambda _: None),
+}
+
+
+@pytest.mark.parametrize("architecture", OTHERS)
+def test_other_architectures(tmp_path: Path, architecture: str) -> None:
+    """Written with llama.cpp's table of names; keys that nobody reads are refused."""
+    overrides, extra = OTHERS[architecture]
+    original, settings, _ = tiny.model(architecture, **overrides)
+    tied = settings["tie_word_embeddings"]
+    stored = {n: v.numpy() for n, v in original.state_dict().items() if not (tied and n == "lm_head.weight")}
+    path = gguf_files.write(tmp_path / "m.gguf", architecture, settings, stored, tokenizer, extra)
+    source = resolve(str(path))
+    source.check()
+    ids = tiny.ids()
+    expected = tiny.reference(original, ids)
+    found = interpreter.logits(source.model.text, source.tensors(), ids)
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+    again = tiny.reference(source.pretrained(), ids)
+    assert np.abs(again - expected).max() <= 1e-4 * np.abs(expected).max()
+
+    def one_more(writer: GGUFWriter) -> None:
+        extra(writer)
+        writer.add_float32(f"{architecture}.attention.clamp_kqv", 8.0)
+
+    path = gguf_files.write(tmp_path / "other.gguf", architecture, settings, stored, tokenizer, one_more)
+    with pytest.raises(ModelError, match=r"attention\.clamp_kqv may change what the model computes"):
+        resolve(str(path))
 
 
 def test_the_parity_test_sees_the_row_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import FormatError, ModelError
+from tercet.sources.gguf.fields import FIELDS, PARTIAL
 from tercet.sources.gguf.names import LAYOUTS
 from tercet.sources.gguf.reader import GGUFFile
 
 __all__ = ["config", "sizes"]
 
 MAX_SIZE = 1 << 24
+# Keys that change no number: of memory layouts, of training, and those that another key of the file repeats.
+UNUSED = ("tensor_data_layout", "pooling_type", "rope.scaling.finetuned", "rope.scaling.original_context_length")
+LAYER_NORMS = ("cohere2", "stablelm", "starcoder2")
 GEMMA_27B_LAYERS = 62  # the one Gemma 3 whose scores are scaled by hidden/heads instead of the head size
 
 
@@ -30,8 +34,20 @@ class _Settings:
 
     def __init__(self, file: GGUFFile, architecture: str) -> None:
         self.file, self.prefix = file, architecture
+        self._reads = set(UNUSED)
+
+    def refuse_unread(self) -> None:
+        """Raises ModelError for a key of the architecture that is set and that nobody has read."""
+        for name, value in self.file.metadata.items():
+            key = name.removeprefix(f"{self.prefix}.")
+            off = value is None or (isinstance(value, (bool, int, float, str, list)) and not value)
+            if key != name and key not in self._reads and not off:
+                raise ModelError(
+                    f"{self.file.path}: metadata {name[:80]} may change what the model computes, and is not supported"
+                )
 
     def _get(self, key: str) -> Any:
+        self._reads.add(key)
         return self.file.metadata.get(f"{self.prefix}.{key}")
 
     def fail(self, key: str, why: str) -> FormatError:
@@ -73,7 +89,14 @@ def config(file: GGUFFile) -> dict[str, Any]:
     if not isinstance(architecture, str) or architecture not in LAYOUTS:
         known = ", ".join(LAYOUTS)
         raise ModelError(f"{file.path}: GGUF architecture {str(architecture)[:80]!r} is not supported; known: {known}")
-    layout, get = LAYOUTS[architecture], _Settings(file, architecture)
+    get = _Settings(file, architecture)
+    made = _made(file, architecture, get)
+    get.refuse_unread()
+    return made
+
+
+def _made(file: GGUFFile, architecture: str, get: _Settings) -> dict[str, Any]:
+    layout = LAYOUTS[architecture]
     heads, hidden = get.size("attention.head_count"), get.size("embedding_length")
     if hidden % heads and get._get("attention.key_length") is None:
         raise get.fail("embedding_length", f"{hidden} is not a multiple of {heads} heads")
@@ -94,14 +117,21 @@ def config(file: GGUFFile) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "max_position_embeddings": get.size("context_length"),
+        "pad_token_id": None,  # a class's own default may lie outside of the vocabulary
+        "bos_token_id": None,
         "tie_word_embeddings": "output.weight" not in file.tensors,
     }
     if made["num_hidden_layers"] > len(file.tensors):
         raise get.fail("block_count", f"is {made['num_hidden_layers']}, but the file has {len(file.tensors)} tensors")
     if architecture == "phi2":
         return made | _phi(get, head_dim, hidden == heads * head_dim)
-    made |= {"head_dim": head_dim, "rms_norm_eps": get.number("attention.layer_norm_rms_epsilon")}
-    if get.size("rope.dimension_count", head_dim) != head_dim:
+    made |= {"head_dim": head_dim}
+    if architecture not in LAYER_NORMS:
+        made["rms_norm_eps"] = get.number("attention.layer_norm_rms_epsilon")
+    rotary = get.size("rope.dimension_count", head_dim)
+    if architecture in FIELDS:
+        return made | FIELDS[architecture](get, file) | _rotary(get, file, head_dim, rotary)
+    if rotary != head_dim:
         raise get.fail("rope.dimension_count", f"is not the head size {head_dim}; only phi2 may rotate a part")
     if architecture == "gemma3":
         return made | _gemma(get, made)
@@ -111,6 +141,15 @@ def config(file: GGUFFile) -> dict[str, Any]:
     if architecture == "llama":
         made["mlp_bias"] = "blk.0.ffn_up.bias" in file.tensors
     return made
+
+
+def _rotary(get: _Settings, file: GGUFFile, head_dim: int, rotary: int) -> dict[str, Any]:
+    """RoPE, of the first `rotary` columns of a head."""
+    if rotary > head_dim or rotary % 2 or (rotary != head_dim and get.prefix not in PARTIAL):
+        raise get.fail("rope.dimension_count", f"is {rotary} for heads of {head_dim}")
+    part = {"partial_rotary_factor": rotary / head_dim}
+    made = _rope(get, file, rotary)
+    return {"rope_parameters": {**made, **part}, **part} if get.prefix in PARTIAL else {"rope_parameters": made}
 
 
 def sizes(made: dict[str, Any]) -> dict[str, int]:
@@ -124,6 +163,8 @@ def sizes(made: dict[str, Any]) -> dict[str, int]:
         "head": head,
         "q": heads * head,
         "kv": made["num_key_value_heads"] * head,
+        "q+2kv": (heads + 2 * made["num_key_value_heads"]) * head,
+        "2ffn": 2 * made["intermediate_size"],
     }
 
 

@@ -110,6 +110,36 @@ PHI_TOP: Names = {
     "output.bias": ("lm_head.bias", ("vocab",)),
 }
 
+AFTER_NORMS: Names = {
+    "post_attention_norm.weight": ("post_attention_layernorm.weight", ("hidden",)),
+    "post_ffw_norm.weight": ("post_feedforward_layernorm.weight", ("hidden",)),
+}
+WHOLE_QK_NORM: Names = {
+    "attn_q_norm.weight": ("self_attn.q_norm.weight", ("q",)),
+    "attn_k_norm.weight": ("self_attn.k_norm.weight", ("kv",)),
+}
+GLM_NORMS: Names = {
+    **NORMS,
+    "post_attention_norm.weight": ("post_self_attn_layernorm.weight", ("hidden",)),
+    "post_ffw_norm.weight": ("post_mlp_layernorm.weight", ("hidden",)),
+}
+FUSED_MLP: Names = {
+    "ffn_up.weight": ("mlp.gate_up_proj.weight", ("2ffn", "hidden")),
+    "ffn_down.weight": ("mlp.down_proj.weight", ("hidden", "ffn")),
+}
+NORM_BIASES: Names = {
+    "attn_norm.bias": ("input_layernorm.bias", ("hidden",)),
+    "ffn_norm.bias": ("post_attention_layernorm.bias", ("hidden",)),
+}
+STARCODER_MLP: Names = {
+    "ffn_up.weight": ("mlp.c_fc.weight", ("ffn", "hidden")),
+    "ffn_up.bias": ("mlp.c_fc.bias", ("ffn",)),
+    "ffn_down.weight": ("mlp.c_proj.weight", ("hidden", "ffn")),
+    "ffn_down.bias": ("mlp.c_proj.bias", ("hidden",)),
+}
+FUSED_QKV: Names = {"attn_qkv.weight": ("self_attn.qkv_proj.weight", ("q+2kv", "hidden"))}
+TOP_BIASED: Names = {**TOP, "output_norm.bias": ("model.norm.bias", ("hidden",))}
+
 LAYOUTS: dict[str, Layout] = {
     "llama": Layout(
         "llama",
@@ -139,4 +169,39 @@ LAYOUTS: dict[str, Layout] = {
         norm_offset=1.0,
     ),
     "phi2": Layout("phi", "PhiForCausalLM", PHI_BLOCK, {}, PHI_TOP),
+    "cohere2": Layout(
+        "cohere2",
+        "Cohere2ForCausalLM",
+        {"attn_norm.weight": NORMS["attn_norm.weight"], **QKV, **OUTPUT, **MLP},
+        {},
+        TOP,
+        HEAD,
+    ),
+    "ernie4_5": Layout("ernie4_5", "Ernie4_5ForCausalLM", {**NORMS, **QKV, **OUTPUT, **MLP}, {}, TOP, HEAD),
+    "exaone4": Layout(
+        "exaone4", "Exaone4ForCausalLM", {**AFTER_NORMS, **QKV, **QK_NORM, **OUTPUT, **MLP}, {}, TOP, HEAD
+    ),
+    "gemma": Layout("gemma", "GemmaForCausalLM", {**NORMS, **QKV, **OUTPUT, **MLP}, {}, TOP, HEAD, norm_offset=1.0),
+    "glm4": Layout("glm4", "Glm4ForCausalLM", {**GLM_NORMS, **QKV, **OUTPUT, **FUSED_MLP}, QKV_BIAS, TOP, HEAD),
+    "granite": Layout(
+        "granite", "GraniteForCausalLM", {**NORMS, **QKV, **OUTPUT, **MLP}, {}, TOP, HEAD, interleaved=True
+    ),
+    "olmo2": Layout(
+        "olmo2", "Olmo2ForCausalLM", {**AFTER_NORMS, **QKV, **WHOLE_QK_NORM, **OUTPUT, **MLP}, {}, TOP, HEAD
+    ),
+    "phi3": Layout("phi3", "Phi3ForCausalLM", {**NORMS, **FUSED_QKV, **OUTPUT, **FUSED_MLP}, {}, TOP, HEAD),
+    "smollm3": Layout(
+        "smollm3", "SmolLM3ForCausalLM", {**NORMS, **QKV, **OUTPUT, **MLP}, {}, TOP, HEAD, interleaved=True
+    ),
+    "stablelm": Layout(
+        "stablelm", "StableLmForCausalLM", {**NORMS, **NORM_BIASES, **QKV, **OUTPUT, **MLP}, QKV_BIAS, TOP_BIASED, HEAD
+    ),
+    "starcoder2": Layout(
+        "starcoder2",
+        "Starcoder2ForCausalLM",
+        {**NORMS, **NORM_BIASES, **QKV, **QKV_BIAS, **OUTPUT, **OUTPUT_BIAS, **STARCODER_MLP},
+        {},
+        TOP_BIASED,
+        HEAD,
+    ),
 }
