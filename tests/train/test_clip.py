@@ -86,7 +86,9 @@ def test_law_1_in_both_towers(family: str, config: Any) -> None:
     made = student(family, config, "a16")
     frozen = freeze(made)
     tensors = {name: made.weight(name).detach().numpy().copy() for name in made.description.weights}
-    assert set(frozen) == {n for n, weight in made.description.weights.items() if weight.role in ("linear", "embedding")}
+    assert set(frozen) == {
+        n for n, weight in made.description.weights.items() if weight.role in ("linear", "embedding")
+    }
     for name, tensor in frozen.items():
         assert np.array_equal(tensor.dequantize(), tensors[name]), name
     given = rows(made.description, 3, 5)
@@ -125,10 +127,7 @@ def test_losses_are_their_formulas(family: str, more: bool) -> None:
     torch.testing.assert_close(out["loss"].detach(), total)
     with torch.no_grad():
         both = {n: torch.cat([given[n], given[f"more_{n}"]]) if more else given[n] for n in ("patches", "ids")}
-        s, t = (
-            (m("image", both["patches"], blocks=True), m("text", both["ids"], blocks=True))
-            for m in (own, teacher)
-        )
+        s, t = ((m("image", both["patches"], blocks=True), m("text", both["ids"], blocks=True)) for m in (own, teacher))
     unit = [[x.result.double().numpy() for x in side] for side in (s, t)]
     unit = [[x / np.linalg.norm(x, axis=1, keepdims=True) for x in side] for side in unit]
     fd = sum(((a - b) ** 2).sum(1).mean() for a, b in zip(*unit, strict=True))

@@ -90,7 +90,10 @@ def test_the_head_in_chunks_is_the_head(biased: bool) -> None:
     loss, parts = head_losses(own, head, losses)
     (loss * 3).backward()
     whole = hidden.clone().requires_grad_()
-    each = {name: values.mean() for name, (_, values) in losses(whole @ weight.T + (bias if biased else 0), slice(None)).items()}
+    each = {
+        name: values.mean()
+        for name, (_, values) in losses(whole @ weight.T + (bias if biased else 0), slice(None)).items()
+    }
     plain = 0.7 * each["kl"] + 0.3 * each["ce"]
     (plain * 3).backward()
     torch.testing.assert_close(loss, plain)
