@@ -10,6 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import tiny
+from tercet import families
+from tercet.modules.ops import run
+from tercet.program import Op
 from tercet.quantizers import (
     L2,
     Binary,
@@ -205,6 +209,15 @@ def test_crulis_includes_its_thresholds() -> None:
     assert quantizer.solve(latent).codes.tolist() == [[1, -1, 0, 0]]
 
 
+def clipped(linear: nn.Linear, x: Tensor, config: CrulisConfig) -> Tensor:
+    """As in a program that does what the config asks for."""
+    buffers = {"y": linear(x)}
+    if config.output_clip is not None:
+        clip = Op("clip", ("y",), "y", limit=config.output_clip)
+        run(families.model(tiny.config("llama")).text, clip, buffers, {})
+    return buffers["y"]
+
+
 def test_crulis_clips_outputs() -> None:
     model = nn.Linear(32, 2)
     with torch.no_grad():
@@ -213,11 +226,12 @@ def test_crulis_clips_outputs() -> None:
     x = torch.ones(1, 32, requires_grad=True)
     plain = nn.Linear(32, 2)
     plain.load_state_dict(model.state_dict())
-    quantize_(model, {"weight": CrulisConfig()})
-    quantize_(plain, {"weight": CrulisConfig(clip=None)})
-    assert model(x).tolist() == [[100, -96.5]]
-    assert plain(x).tolist() == [[232, -96.5]]
-    model(x).sum().backward()
+    config, without = CrulisConfig(), CrulisConfig(clip=None)
+    quantize_(model, {"weight": config})
+    quantize_(plain, {"weight": without})
+    assert clipped(model, x, config).tolist() == [[100, -96.5]]
+    assert clipped(plain, x, without).tolist() == [[232, -96.5]]
+    clipped(model, x, config).sum().backward()
     assert torch.equal(x.grad, -torch.ones(1, 32))  # none where it clips
 
 

@@ -92,7 +92,7 @@ def test_more_tokens_than_rows(tmp_path: Path) -> None:
     count = 300 - tokenizer.get_vocab_size() + 1
     tokenizer.add_tokens([AddedToken(f"<tool_{index}>", normalized=False) for index in range(count)])
     tokenizer.save(str(path))
-    with pytest.raises(FormatError, match=r"ids up to 300, but a model of 300 rows; resize the model's embedding"):
+    with pytest.raises(FormatError, match=r"ids up to 300, but the model has 300 rows; resize the model's embedding"):
         resolve(str(folder)).check()
 
 

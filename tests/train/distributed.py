@@ -18,8 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 import training
+from tercet.modules.module import Block
 from tercet.train import train
 
 STEPS = 20
@@ -50,7 +53,12 @@ def run(folder: Path, stop_at: int = -1) -> None:
         return
     own = [parameter.to_local() if result.sharded else parameter for parameter in task.parameters()]
     parts = sum(part.numel() for part in own) / sum(shape.numel() for shape in before)
-    (folder / f"process-{os.environ.get('RANK', 0)}").write_text(json.dumps([result.resumed, parts]))
+    blocks = [module for module in task.modules() if isinstance(module, Block)]
+    sharded = all(isinstance(block, FSDPModule) for block in blocks) and all(
+        isinstance(parameter, DTensor) for block in blocks for parameter in block.parameters()
+    )
+    found = [result.resumed, parts, len(blocks), sharded]
+    (folder / f"process-{os.environ.get('RANK', 0)}").write_text(json.dumps(found))
 
 
 def together(work: Callable[[], None], environment: dict[str, str]) -> None:

@@ -28,11 +28,11 @@ from faults import CALLS
 from tercet import fsio, sources
 from tercet.calibrate import rounded
 from tercet.pipeline.distil import distil
-from tercet.progress import silent
+from tercet.pipeline.lessons import Data, lesson_for
+from tercet.pipeline.making import Watch, making
 from tercet.recipe import Calibrate, Recipe
-from tercet.train import Task, train
+from tercet.train import TextTask, train
 from tercet.train.checkpoint import Checkpoints
-from tercet.train.processes import Processes
 
 EVENTS = 9  # a step has about: 2 forward and 2 backward passes, an update, calls for the journal
 CALLS_A_SAVE = 60
@@ -90,12 +90,10 @@ def hour_run(folder: Path, steps: int, mortal: Mortal) -> None:
         "distil": recipe.distil.model_copy(update={"text": str(folder.parent / "text.txt")}),
         "train": recipe.train.model_copy(update=short),
     }
-    recipe = recipe.model_copy(update=parts)
-    program = source.model.text
-    plan = recipe.plan(program)
-    start = {name: rounded(np.array(source.tensors()[name]), planned) for name, planned in plan.items()}
-    Task.forward = counted(Task.forward, mortal)  # type: ignore[method-assign]
-    distil(source, program, recipe, plan, start, folder, silent, None, Processes(), validate=False)
+    made = making(source, recipe.model_copy(update=parts))
+    start = {name: rounded(np.array(made.source.tensors()[name]), planned) for name, planned in made.plan.items()}
+    TextTask.forward = counted(TextTask.forward, mortal)  # type: ignore[method-assign]
+    distil(made, lesson_for(made, Data(), None), start, folder, Watch(), validate=False)
 
 
 RUNS = {"tiny": tiny_run, "hour": hour_run}

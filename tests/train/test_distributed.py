@@ -44,9 +44,10 @@ def test_two_processes_train_as_one(runs: Path, kind: str) -> None:
 @pytest.mark.parametrize(("kind", "resumed", "parts"), [("ddp", 0, (1.0, 1.0)), ("fsdp", 5, (0.4, 0.6))])
 def test_each_process_has_its_part(runs: Path, kind: str, resumed: int, parts: tuple[float, float]) -> None:
     for process in range(2):
-        went_on_from, share = json.loads((runs / kind / f"process-{process}").read_text())
+        went_on_from, share, blocks, sharded = json.loads((runs / kind / f"process-{process}").read_text())
         assert went_on_from == resumed
         assert parts[0] <= share <= parts[1]
+        assert (blocks, sharded) == (1, kind == "fsdp")
 
 
 def test_a_checkpoint_of_parts_is_whole(runs: Path) -> None:

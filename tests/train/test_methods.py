@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import tiny
 import training
 from tercet import fsio
+from tercet.modules.module import ProgramModule
 from tercet.packing import pack, unpack
 from tercet.quantizers import (
     AbsMean2Config,
@@ -83,9 +84,11 @@ def test_it_learns_from_calibrated_levels_and_ships_what_it_is(method: str, tmp_
     for name, tensor in frozen.items():
         shipped = unpack(pack(tensor, "b1" if config.two_levels else "t2"))
         assert np.array_equal(shipped.dequantize(), tensor.dequantize())
-        plain.get_submodule(name.rpartition(".")[0]).weight.data = torch.from_numpy(tensor.dequantize())
+        plain.get_parameter(name).data = torch.from_numpy(tensor.dequantize())
     vectors = {name: value for name, value in student.named_parameters() if "norm" in name}
     assert not plain.load_state_dict(vectors, strict=False).unexpected_keys
+    shipped = ProgramModule(student.description, {name: value.numpy() for name, value in plain.state_dict().items()})
     with torch.no_grad():
-        sees, ships = F.linear(student("text", ids).result, *student.head()), plain(input_ids=ids).logits
-    torch.testing.assert_close(sees, ships, rtol=1e-4, atol=1e-4)
+        sees, ships = (F.linear(made("text", ids).result, *made.head()) for made in (student, shipped))
+        torch.testing.assert_close(ships, plain(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    assert torch.equal(sees, ships)

@@ -26,8 +26,8 @@ from tercet.train.teacher import HeadOnly, stored_hidden
 GROUP = 32
 
 
-def pair(settings: Distil, *, start: bool = True) -> TextTask:
-    teacher = training.module()
+def pair(settings: Distil, *, start: bool = True, family: str = "llama") -> TextTask:
+    teacher = training.module(family)
     student = copy.deepcopy(teacher)
     student.get_parameter("model.embed_tokens.weight").requires_grad_(False)
     names = student.description.linears
@@ -41,9 +41,10 @@ def logits(model: ProgramModule) -> Tensor:
     return F.linear(model("text", IDS).result, *model.head())
 
 
-def original() -> Tensor:
+def original(family: str = "llama") -> Tensor:
     """The logits of transformers' own model: what a live teacher says."""
-    return torch.from_numpy(np.stack([tiny.reference(tiny.model("llama")[0], ids) for ids in IDS.numpy()]))
+    made, _, _ = tiny.model(family)
+    return torch.from_numpy(np.stack([tiny.reference(made, ids) for ids in IDS.numpy()]))
 
 
 IDS = torch.randint(300, (2, 12), generator=torch.Generator().manual_seed(5))
@@ -57,10 +58,11 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
     torch.testing.assert_close(out["loss"].detach(), total)
 
 
-def test_each_part_is_what_the_whole_models_say() -> None:
-    task = pair(ALL)
+@pytest.mark.parametrize("family", ["llama", "phi"])  # whose head has a bias
+def test_each_part_is_what_the_whole_models_say(family: str) -> None:
+    task = pair(ALL, family=family)
     out = task({"ids": IDS})
-    s, t = logits(task.student), original()
+    s, t = logits(task.student), original(family)
     kl = (t.softmax(-1) * (t.log_softmax(-1) - s.log_softmax(-1))).sum(-1).mean()
     torch.testing.assert_close(out["kl"], kl.detach(), rtol=1e-4, atol=1e-5)
     ce = torch.nn.functional.cross_entropy(s[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()) * 11 / 12
@@ -152,6 +154,19 @@ def test_bfloat16_is_near_float32() -> None:
         rough = task({"ids": IDS})["loss"]
     assert rough.item() == pytest.approx(exact.item(), rel=0.1)
     assert rough != exact
+
+
+def test_another_head_is_cast_anew() -> None:
+    """Also where it lies at the place of one that is gone."""
+    task = pair(Distil())
+    with torch.autocast("cpu", torch.bfloat16):
+        for value in range(5):
+            task.teacher = HeadOnly(task.student)
+            task.teacher.weight = torch.nn.Parameter(torch.full((300, 64), float(value)), requires_grad=False)
+            for _ in range(2):
+                assert (task.head(task.teacher).weight == value).all()
+        task.teacher.weight.add_(1)
+        assert (task.head(task.teacher).weight == 5).all()
 
 
 def test_freezing_gives_what_the_losses_saw() -> None:

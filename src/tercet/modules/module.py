@@ -78,6 +78,10 @@ class ProgramModule(nn.Module):
         """Round what linears read from now on; `groups`: by name of the weight, columns that share a scale."""
         self._groups, self._activations = dict(groups), kind
 
+    def extra_repr(self) -> str:
+        groups = sorted(set(self._groups.values()))
+        return f"{self.description.family}, activations={self._activations}, groups={groups}"
+
     @property
     def scale(self) -> Tensor:
         """The exponentiated logit scale of an image-text model."""

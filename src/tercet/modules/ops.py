@@ -36,8 +36,8 @@ def run(program: Program, op: Op, buffers: Buffers, weights: Mapping[str, Tensor
     match op.kind:
         case "embed":
             y = _embed(program, op, x, weight, buffers.get("given"))
-        case "rmsnorm":
-            y = F.rms_norm(_heads(x, op.dim), (op.dim,), weight + op.offset, op.eps).reshape(x.shape)
+        case "rmsnorm":  # in the weight's dtype: torch is slow where a product has left x in bfloat16
+            y = F.rms_norm(_heads(x.to(weight.dtype), op.dim), (op.dim,), weight + op.offset, op.eps).reshape(x.shape)
         case "layernorm":
             y = F.layer_norm(_heads(x, op.dim), (op.dim,), weight + op.offset, bias, op.eps).reshape(x.shape)
         case "linear":

@@ -23,6 +23,7 @@ from torch import nn
 
 import tercet
 from tercet.errors import TrainError
+from tercet.modules.module import ProgramModule
 from tercet.modules.precision import uses_bfloat16
 from tercet.recipe.settings import Train
 from tercet.train.processes import Processes
@@ -87,8 +88,9 @@ def _data(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
 
 
 def _task(task: nn.Module) -> dict[str, str]:
-    """Digests: of all modules, names and shapes; of what is not trained."""
-    modules = re.sub(r" at 0x[0-9a-f]+", "", repr(task))
+    """Digests: of all modules, programs, names and shapes; of what is not trained."""
+    programs = [module.description for module in task.modules() if isinstance(module, ProgramModule)]
+    modules = re.sub(r" at 0x[0-9a-f]+", "", f"{task!r}{programs!r}")
     frozen = 0
     for name, parameter in task.named_parameters():
         modules += f"\n{name} {parameter.dtype} {list(parameter.shape)} {parameter.requires_grad}"

@@ -43,7 +43,9 @@ class TextTask(nn.Module):
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
         self.settings = settings
         self._inside = _Inside(student.description.text, settings)
-        self._heads: dict[int, tuple[int, Tensor]] = {}
+        self._heads: dict[
+            int, tuple[Tensor, int, Tensor]
+        ] = {}  # of each model: a weight, its version, what it was cast to
         # Dense weights made of low-rank factors are computed again in backward rather than kept.
         self._recomputes = any(isinstance(quantizer, LrQat) for _, quantizer, _ in quantized(student))
 
@@ -73,11 +75,11 @@ class TextTask(nn.Module):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         if dtype == weight.dtype:
             return Head(weight.detach(), bias)
-        held = self._heads.get(id(weight))
-        if held is None or held[0] != weight._version:
-            held = weight._version, weight.detach().to(dtype)
-            self._heads[id(weight)] = held
-        return Head(held[1], bias)
+        held = self._heads.get(id(model))
+        if held is None or held[0] is not weight or held[1] != weight._version:
+            held = weight, weight._version, weight.detach().to(dtype)
+            self._heads[id(model)] = held
+        return Head(held[2], bias)
 
 
 class _Inside:
