@@ -84,9 +84,8 @@ def demo_clip(
     chosen = dict(shown.recipes or {name: Recipe.load(each) for name, each in MODELS.items()})
     made = making(source, chosen[shown.trained])
     lesson = PairLesson(made, Data(pictures=shown.pictures, eval_pictures=shown.tested), threads)
-    folder = (
-        cache_dir() / "training" / f"control-{run_name(made, lesson)}"
-    )  # it stays: a second demo goes on from there
+    # The control's run stays in the cache: a second demo goes on from there.
+    folder = cache_dir() / "training" / f"control-{run_name(made, lesson)}"
     rows = [original_row(source, lesson.exams), original_row(source, lesson.exams, control(made, lesson, folder))]
     chosen = {"rounded": _rounded(chosen[shown.trained]), **chosen}
     folders = {name: out / "models" / name for name in chosen}

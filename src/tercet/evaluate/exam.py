@@ -1,4 +1,4 @@
-"""What image-text models are compared on while they are made: pictures prepared once, sat by many models.
+"""What image-text models are compared on while they are made: pictures are prepared once, for many models.
 
 A source with classes is classified: a class is the mean of its sentences' embeddings, each of length 1. Of any other
 every caption asks for its picture and every picture for one of its captions. The rules are those of `tercet eval`

@@ -67,12 +67,12 @@ class Making:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The packed model's: the source's, and what its linears do more."""
+        """The packed model's config: the source's, and the clips that its quantizers ask for."""
         return clamped(self.source.config, self.model, self.plan)
 
     @cached_property
     def student(self) -> Model:
-        """What is trained and packed: what is calibrated, its results clipped where a quantizer wants it."""
+        """What is trained and packed: `model`, with its linears' outputs clipped where a quantizer asks for it."""
         return families.model(self.config)
 
 

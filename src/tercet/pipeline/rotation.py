@@ -1,8 +1,8 @@
 """A source whose linears read rotated inputs (`rotate: true` in a recipe; `tercet.program.hadamard`).
 
-What is calibrated, trained and stored of a linear is W H, and H x is computed before it: the same model, whose matrices
-and activations have fewer outliers to round. Everything else in the pipeline takes it for any other source; config.json
-of the packed folder says what it is (`model.tercet`).
+Of a linear W H is calibrated, trained and stored, and it reads H x: the same function, but matrices and activations have
+fewer outliers to round. The rest of the pipeline treats such a source like any other; config.json of the packed folder
+says that it is rotated (`model.tercet`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ __all__ = ["RotatedSource", "rotated_source"]
 
 @dataclass(frozen=True)
 class RotatedSource(Source):
-    """A source with W H for each W of a linear in a block; its program has H x for the linear's x."""
+    """A source with W H for each W of a linear in a block; its programs rotate what these linears read.
+
+    `pretrained` is the original itself, which computes the same.
+    """
 
     def tensors(self) -> Mapping[str, NDArray[np.float32]]:
         return _RotatedTensors(super().tensors(), self.model.rotations)

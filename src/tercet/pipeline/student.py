@@ -1,8 +1,8 @@
 """A packed, or about to be packed, model as a module that can be trained.
 
-Quantizers sit on the planned matrices and begin with the codes and scales that are there. What is kept in int8 or
-floats the student sees dequantized, and does not train, nor logit scale and bias; its linears' inputs are rounded as
-the engine does it.
+Quantizers sit on the planned matrices and begin with the codes and scales that are there. Matrices that are kept in
+int8 or floats are dequantized and not trained; neither are logit scale and bias. Inputs of linears are rounded as the
+engine rounds them.
 """
 
 from __future__ import annotations
