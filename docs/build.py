@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import typer
 from matplotlib.figure import Figure
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from speed import report as speed
 from tercet.cli import app
 from tercet.demo.page import plots
 from tercet.evaluate.rows import Row, markdown, number
+from tercet.recipe import Calibrate, ClipDistil, Distil, Evaluate, Recipe, Reconstruct, Rule, Train, names
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
 HOUR = ROOT / "benchmarks" / "results" / "smollm2-hour.json"
 QUANTIZERS = ROOT / "benchmarks" / "results" / "quantizers.json"
+SETTINGS: dict[type[BaseModel], str] = {
+    Recipe: "",
+    Rule: "rules",
+    Calibrate: "calibrate",
+    Reconstruct: "calibrate.reconstruct",
+    Distil: "distil",
+    ClipDistil: "distil, of an image-text model",
+    Train: "train",
+    Evaluate: "evaluate",
+}  # by where in a recipe they stand
 TABLE = re.compile(r"(<!-- table:.*?-->).*?(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
 
@@ -35,7 +50,7 @@ def reference() -> str:
             "",
             (command.help or "").strip(),
             "",
-            f"    tercet {name} {arguments}".rstrip(),
+            f"    tercet {name} {arguments} {_required(command)}".rstrip(),
             "",
         ]
         options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
@@ -53,6 +68,12 @@ def _arguments(command: Any) -> list[Any]:
     return [parameter for parameter in command.params if parameter.param_type_name == "argument"]
 
 
+def _required(command: Any) -> str:
+    """The options that a command cannot do without."""
+    needed = [parameter for parameter in command.params if parameter.param_type_name == "option" and parameter.required]
+    return " ".join(f"{parameter.opts[0]} {parameter.metavar or parameter.name.upper()}" for parameter in needed)
+
+
 def _default(option: Any) -> str:
     if option.required:
         return "required"
@@ -60,8 +81,50 @@ def _default(option: Any) -> str:
     return "" if value is None or value is False or callable(value) else f"`{value}`"
 
 
+def recipes_page() -> str:
+    """docs/recipes.md: the recipes that ship, and every field of a recipe out of its class's docstring."""
+    lines = [
+        "# Recipes",
+        "",
+        "A recipe is a YAML or JSON file: what each matrix becomes, how the model is calibrated and trained, how the",
+        "result is measured. Unknown fields are refused, and so are fields that a model's kind does not read.",
+        "Written by `make docs`.",
+        "",
+        "## Recipes that ship",
+        "",
+        "| `--recipe` | what it does |",
+        "| --- | --- |",
+        *(f"| `{name}` | {Recipe.load(name).description} |" for name in names()),
+        "",
+    ]
+    for kind, where in SETTINGS.items():
+        first, _, rest = inspect.getdoc(kind).partition("Attributes:")  # type: ignore[union-attr]
+        told = dict(_attributes(rest))
+        lines += [f"## `{where}`" if where else "## A recipe", "", " ".join(first.split()), ""]
+        lines += ["| field | default | what |", "| --- | --- | --- |"]
+        for name, field in kind.model_fields.items():
+            lines.append(f"| `{name}` | {_shown(field)} | {told.get(name, '')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _attributes(text: str) -> Iterator[tuple[str, str]]:
+    """(field, what it is) of a docstring's list; several fields may share a line."""
+    entries = re.split(r"\n(?=    \w)", "\n" + text.strip("\n"))
+    for entry in entries:
+        named, found, what = entry.strip().partition(":")
+        for name in re.split(r", |; ", named) if found else ():
+            yield name.strip(), " ".join(what.split()).replace("|", "\\|")
+
+
+def _shown(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return "as below" if isinstance(field.default, BaseModel) else f"`{field.default}`" if field.default != "" else ""
+
+
 def fill_table(readme: str, results: dict[str, Any]) -> str:
-    """README with the table of benchmarks/results/demo.json between its two marks."""
+    """A page with the table of benchmarks/results/demo.json between its two marks."""
     rows = [Row(**row) for row in results["rows"]]
     about = results["machine"]
     where = f"{about['cpu']}, {about['threads']} threads, {about['isa']}, {results['date']}."
@@ -142,7 +205,8 @@ def broken_links() -> list[str]:
 def main() -> None:
     place = ROOT / "docs" / "cli.md"
     place.write_text(reference(), encoding="utf-8")
-    readme = ROOT / "README.md"
+    (ROOT / "docs" / "recipes.md").write_text(recipes_page(), encoding="utf-8")
+    readme = ROOT / "docs" / "results.md"
     if RESULTS.exists():
         measured = json.loads(RESULTS.read_text())
         readme.write_text(fill_table(readme.read_text(encoding="utf-8"), measured), encoding="utf-8")

@@ -1,8 +1,8 @@
 """A source whose linears read rotated inputs (`rotate: true` in a recipe; `tercet.program.hadamard`).
 
-Of a linear W H is calibrated, trained and stored, and it reads H x: the same function, but matrices and activations have
-fewer outliers to round. The rest of the pipeline treats such a source like any other; config.json of the packed folder
-says that it is rotated (`model.tercet`).
+Of a linear W H is calibrated, trained and stored, and it reads H x: the same function, but matrices and activations
+have fewer outliers to round. The rest of the pipeline treats such a source like any other; config.json of the packed
+folder says that it is rotated (`model.tercet`).
 """
 
 from __future__ import annotations
