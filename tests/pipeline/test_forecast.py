@@ -40,7 +40,7 @@ def test_a_dry_run_says_the_size_of_the_folder_and_writes_nothing(source: Path, 
     assert refused.exit_code == 2
 
 
-def test_a_model_that_is_not_supported_is_refused_by_a_dry_run(source: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_not_supported_is_refused_by_a_dry_run(tmp_path: Path) -> None:
     other = tiny.save_folder(tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "model_type": "mamba"}))
