@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tiny
-from tercet.pipeline import quantize
+from tercet.pipeline import Data, quantize
 
 TEXT = (tiny.TEXT + "A window is a run of tokens; its first one is unscored.\n") * 60
 ROUNDED = "w1.58-rounded"
@@ -41,7 +41,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
     folder = tmp_path_factory.mktemp("packed") / "tiny"
-    quantize(str(source), folder, ROUNDED, eval_tokens=0)
+    quantize(str(source), folder, ROUNDED, Data(examine=False))
     return folder
 
 

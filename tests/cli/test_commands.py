@@ -22,7 +22,7 @@ def test_quantize_measures_itself_and_writes_the_table_into_the_card(source: Pat
     out = tmp_path / "packed"
     options = ("--recipe", "w1.58-rounded", "--eval-text", text, "--eval-tokens", 128, "--threads", 1)
     result = result_of("quantize", source, "-o", out, *options)
-    assert [row["name"] for row in result["rows"]] == ["original", "packed"]
+    assert [row["name"] for row in result["rows"]] == ["original", "W1.58-rounded"]
     original, packed = result["rows"]
     assert original["kl"] == 0
     assert original["top1_agreement"] == 1
@@ -129,6 +129,12 @@ def test_bench(packed: Path) -> None:
     assert {"prefill_tokens_per_s", "decode_tokens_per_s", "resident_mb", "load_s", "threads"} <= result.keys()
     assert result["threads"] == 1
     assert result["decode_tokens_per_s"] > 0
+
+
+def test_more_tokens_than_the_context_are_refused_before_memory_is_taken(packed: Path) -> None:
+    refused = tercet("bench", packed, "--prefill", 10**9)
+    assert refused.exit_code == 1
+    assert "do not fit the model's context" in refused.stderr
 
 
 def test_inspect_counts_every_bit(packed: Path) -> None:
@@ -264,7 +270,7 @@ def test_models_with_different_tokenizers_are_not_compared(packed: Path, text: P
 def test_a_language_model_reads_no_pictures_and_takes_no_recipe_for_towers(source: Path, tmp_path: Path) -> None:
     for options, reason in (
         (("--recipe", "clip-q-all"), "language model"),
-        (("--pictures", "scenes"), "reads --text"),
+        (("--pictures", "scenes"), "does not read pictures"),
     ):
         result = tercet("quantize", source, "-o", tmp_path / "out", *options)
         assert result.exit_code == 1

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tercet.errors import EngineError
 from tercet.evaluate.footprint import footprint
 from tercet.evaluate.models import EngineModel
 from tercet.evaluate.speed import speeds
@@ -29,6 +30,8 @@ def bench(
     """
     memory = footprint(folder, threads)
     engine = Engine.open(Path(folder), threads=threads)
+    if prefill + decode > engine.context:
+        raise EngineError(f"{prefill} + {decode} tokens do not fit the model's context of {engine.context}; give fewer")
 
     def step(done: int, total: int) -> None:
         if progress is not None:
