@@ -13,7 +13,7 @@ WORSE = replace(ROW, name="other", scores={"perplexity": 4.2e6, "top1_agreement"
 def test_markdown_has_a_line_for_each_row() -> None:
     lines = markdown([ROW, WORSE]).splitlines()
     assert len(lines) == 4
-    assert lines[2] == "| ternary <b> | 213.7 | 1.900 | 47.1% | 3.51 | 59.4 | 61.0 | 800.4 | 120.2 | engine |"
+    assert lines[2] == r"| ternary \<b\> | 213.7 | 1.900 | 47.1% | 3.51 | 59.4 | 61.0 | 800.4 | 120.2 | engine |"
     assert lines[3].split("|")[2:4] == [" 4,200,000 ", " - "]
     assert lines[3].split("|")[7] == " - "
     assert {line.count("|") for line in lines} == {11}

@@ -190,8 +190,9 @@ def test_options_of_language_models_are_not_swallowed(tmp_path: Path) -> None:
 def test_tokens_and_seed_are_those_of_the_calibration(tmp_path: Path) -> None:
     place = tiny_clip.folder(tmp_path / "clip")
     for index, pixels in enumerate(tiny_clip.Coloured(8).pixels):
-        (tmp_path / "classes" / str(index % 4)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(tmp_path / "classes" / str(index % 4) / f"{index}.png")
+        folder = tmp_path / "classes" / list(tiny_clip.COLOURS)[index % 4]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
     (tmp_path / "calibrated.json").write_text(recipe("clip-q-all", distil=None, train=None).model_dump_json())
     options = ("--recipe", tmp_path / "calibrated.json", "--pictures", tmp_path / "classes", "--tokens", 100)
     result_of("quantize", place, "-o", tmp_path / "out", *options, "--seed", 3)
