@@ -173,7 +173,7 @@ def test_the_card_of_an_image_text_model(clip: Source, tmp_path: Path) -> None:
     data = Data(pictures=[tiny_clip.Coloured(16)], eval_pictures=[tiny_clip.Coloured(8, seed=1, name="exam")])
     lines = card_of(report := quantize(clip, tmp_path / "out", recipe(**PAIR), data))
     assert lines[:9] == [
-        f"# {clip.name}, quantized by Tercet",
+        "# clip, quantized by Tercet",
         "",
         "Weights made with pictures and captions of colours. Recipe: mine, in full in `recipe.json`.",
         "",
@@ -205,7 +205,7 @@ def test_the_card_of_a_language_model(
     told += f", then distilled on {second}" if distilled else ""
     assert report.read == told
     assert card_of(report) == [
-        f"# {decoder.name}, quantized by Tercet",
+        "# decoder, quantized by Tercet",
         "",
         f"Weights {told}. Recipe: mine, in full in `recipe.json`.",
         "",
