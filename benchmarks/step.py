@@ -33,18 +33,19 @@ def task(recipe: Any) -> Any:
     """Student and losses, ready to be trained: all that is asked of the package."""
     import numpy as np
 
-    from tercet import families, sources
+    from tercet import sources
     from tercet.calibrate import rounded
+    from tercet.modules.module import ProgramModule
     from tercet.pipeline.rotation import rotated_source
     from tercet.pipeline.student import build_student
-    from tercet.train import Task
+    from tercet.train import TextTask
     from tercet.train.teacher import HeadOnly
 
     source = rotated_source(sources.resolve("smollm2"))
-    plan, tensors = recipe.plan(families.program(source.config)), source.tensors()
+    plan, tensors = recipe.plan(source.model), source.tensors()
     start = {name: rounded(np.array(tensors[name]), planned) for name, planned in plan.items()}
-    student = build_student(source.model(), plan, start, recipe.distil.activations, CONTEXT)
-    return Task(student, HeadOnly(source.model()), recipe.distil)
+    student = build_student(source.model, tensors, plan, start, recipe.distil.activations)
+    return TextTask(student, HeadOnly(ProgramModule(source.model, tensors)), recipe.distil)
 
 
 def worker(batch: int, steps: int) -> dict[str, Any]:
