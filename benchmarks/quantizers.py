@@ -16,10 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from tercet import data, sources
+from tercet.compare.lloyd import kmeans_errors
 from tercet.data import spread, windows
 from tercet.demo.text import EVALUATE
 from tercet.evaluate import compare
@@ -27,28 +25,18 @@ from tercet.evaluate.contents import contents
 from tercet.evaluate.machine import machine
 from tercet.evaluate.models import EngineModel
 from tercet.evaluate.originals import FloatModel
-from tercet.pipeline import quantize
-from tercet.quantizers import kmeans_history
+from tercet.pipeline import Data, quantize
 from tercet.recipe import Calibrate, Recipe
 from tercet.runtime import Engine, Tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "quantizers.json"
 ROUNDED = ("absmean", "absmean2", "twn", "kmeans", "l2", "itf", "binary")
 CALIBRATED = ("l2", "kmeans", "itf", "binary")
-EVERY = 5  # k-means' history is of the matrices of each fifth block
 
 
 def recipe(quantizer: str, calibrate: Calibrate | None) -> Recipe:
     settings = calibrate.model_dump() if calibrate else None
     return Recipe.parse({"name": quantizer, "rules": [{"quantizer": quantizer}], "calibrate": settings})
-
-
-def kmeans_errors(source: sources.Source) -> list[float]:
-    """Mean relative error after 0, 1, ... iterations, a scale for each row."""
-    names = [name for block in source.model.text.blocks[::EVERY] for name in block]
-    tensors = source.tensors()
-    histories = [kmeans_history(torch.from_numpy(np.array(tensors[name]))) for name in names]
-    return np.array(histories)[:, :, 1].mean(0).tolist()  # type: ignore[no-any-return]
 
 
 def main() -> None:
@@ -64,7 +52,7 @@ def main() -> None:
     for name, folder in folders.items():
         print(name, file=sys.stderr, flush=True)
         if not folder.exists():
-            quantize(source, folder, wanted[name], eval_tokens=0)
+            quantize(source, folder, wanted[name], Data(examine=False))
     text = data.default_text("test")
     assert text is not None, "the default text cannot be had"
     cut = spread(windows(Tokenizer.open(source.folder).encode(text), EVALUATE.context), EVALUATE.tokens)

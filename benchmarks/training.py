@@ -2,7 +2,7 @@
 
     python benchmarks/training.py [--rounds N]
 
-Step: cross-entropy, no teacher; model, batch, optimizer, precision the same, eager; they take turns; medians.
+Step: cross-entropy, no teacher; model, batch, optimizer, precision the same; they take turns; medians.
 Memory: VmHWM of a process of its own that does the first steps of a stage, weights and data included.
 Writes benchmarks/results/training.json.
 """
@@ -25,12 +25,13 @@ from tercet import data, sources
 from tercet.calibrate import calibrate, rounded
 from tercet.data import windows
 from tercet.evaluate.machine import machine
+from tercet.modules.module import ProgramModule
 from tercet.modules.precision import uses_bfloat16
 from tercet.pipeline.student import build_student
 from tercet.recipe import Distil, Recipe, Train
 from tercet.recipe.settings import Activations, Reconstruct
 from tercet.runtime import Tokenizer
-from tercet.train import Task
+from tercet.train import TextTask
 from tercet.train.parameters import optimizer_of, trained
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
@@ -41,25 +42,27 @@ STAGES = ("plain", "qat", "distil", "blockwise")
 RECIPE = "smollm2-quick"
 
 
-def student(source: sources.Source, activations: Activations) -> torch.nn.Module:
-    plan = Recipe.load(RECIPE).plan(source.model.text)
+def student(source: sources.Source, activations: Activations) -> ProgramModule:
+    plan = Recipe.load(RECIPE).plan(source.model)
     tensors = source.tensors()
     start = {name: rounded(np.array(tensors[name]), planned) for name, planned in plan.items()}
-    return build_student(source.pretrained(), plan, start, activations, CONTEXT)
+    return build_student(source.model, tensors, plan, start, activations)
 
 
-def plain(source: sources.Source) -> torch.nn.Module:
-    model = source.pretrained()
-    model.set_attn_implementation("eager")
-    model.get_input_embeddings().weight.requires_grad_(False)
-    return model
+def plain(source: sources.Source) -> ProgramModule:
+    """The float model; its embedding is not trained either."""
+    module = ProgramModule(source.model, source.tensors())
+    for name, weight in source.model.weights.items():
+        if weight.role == "embedding":
+            module.get_parameter(name).requires_grad_(False)
+    return module
 
 
 class Stepper:
     """One training step after another of a model on random tokens."""
 
-    def __init__(self, model: torch.nn.Module, teacher: torch.nn.Module | None = None) -> None:
-        self.task = Task(model, teacher, Distil(kl=0, ce=1) if teacher is None else Distil())
+    def __init__(self, model: ProgramModule, teacher: ProgramModule | None = None) -> None:
+        self.task = TextTask(model, teacher, Distil(kl=0, ce=1) if teacher is None else Distil())
         self.optimizer = optimizer_of(self.task, Train(steps=1))
         self.bfloat16 = uses_bfloat16("auto", torch.device("cpu"))
 
@@ -114,11 +117,11 @@ def stage(name: str, source: sources.Source) -> None:
                 raise StopIteration
 
         try:
-            calibrate(program, source.tensors(), recipe.plan(program), context, settings, progress=stop)
+            calibrate(program, source.tensors(), recipe.plan(source.model), context, settings, progress=stop)
         except StopIteration:
             return
     model = plain(source) if name == "plain" else student(source, "a8")
-    run = Stepper(model, source.pretrained() if name == "distil" else None)
+    run = Stepper(model, ProgramModule(source.model, source.tensors()) if name == "distil" else None)
     for index in range(3):
         run(torch.from_numpy(cut[2 * index : 2 * index + 2]))
 

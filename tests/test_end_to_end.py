@@ -14,7 +14,7 @@ from tercet.data import windows
 from tercet.evaluate import compare
 from tercet.evaluate.models import EngineModel
 from tercet.evaluate.originals import FloatModel
-from tercet.pipeline import quantize
+from tercet.pipeline import Data, quantize
 from tercet.recipe import Recipe
 from tercet.runtime import Engine, Tokenizer
 
@@ -31,10 +31,10 @@ def folders(source: sources.Source, tmp_path_factory: pytest.TempPathFactory) ->
     torch.set_num_threads(1)
     file = place / "text.txt"
     file.write_text(smollm2.text(0), encoding="utf-8")
-    for recipe in ("w1.58", "w1.58-rounded"):
-        quantize(source, place / recipe, recipe, text=file, tokens=2048, eval_tokens=0)
-    quantize(source, place / "distilled", distilled(file), text=file, tokens=2048, eval_tokens=0)
-    return {recipe: place / recipe for recipe in ("w1.58", "w1.58-rounded", "distilled")}
+    recipes = {name: Recipe.load(name) for name in ("w1.58", "w1.58-rounded")} | {"distilled": distilled(file)}
+    for name, recipe in recipes.items():
+        quantize(source, place / name, recipe.changed(tokens=2048), Data(text=file, examine=False))
+    return {name: place / name for name in recipes}
 
 
 def distilled(text: Path) -> Recipe:

@@ -15,7 +15,7 @@ from transformers import CLIPModel
 from clip_tiny.mixture import captions_to_ids, normalized, resized
 from tercet.data.pictures import Pictures
 
-__all__ = ["Prepared", "prepare", "scores"]
+__all__ = ["Prepared", "scores"]
 
 CHUNK = 500
 
@@ -36,9 +36,6 @@ class Prepared:
             self.sentences = [[pictures.captions[first[group]][0]] for group in order]
             self.text_of = np.searchsorted(order, groups)
         self.classification = bool(pictures.classes)
-
-
-prepare = Prepared
 
 
 @torch.no_grad()

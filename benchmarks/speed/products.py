@@ -19,7 +19,8 @@ from speed.limits import Limits
 from speed.process import pin, unpin
 from speed.weights import activations, relative_error, ternary
 from tercet.kernels import FORMATS, matrix
-from tercet.packing import LAYOUTS, PackedTensor, pack
+from tercet.packing import PackedTensor, pack
+from tercet.packing.packed import LAYOUTS
 from tercet.tensor import TernaryTensor
 
 EXACT = 0.02  # activations rounded to int8

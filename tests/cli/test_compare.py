@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import tiny_clip
 from command import result_of, tercet
+from tercet.data.pairs import Captioned
 
 
 @pytest.fixture
@@ -41,3 +43,22 @@ def test_what_is_called_twice_is_refused(source: Path, text: Path, recipes: list
     assert result.exit_code == 1
     assert result.stderr.splitlines() == ["tercet: two rows are called 'first'; name them apart"]
     assert not (tmp_path / "out").exists()
+
+
+def test_pictures_are_compared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(_: str, split: str) -> Captioned:
+        return tiny_clip.Coloured(8, seed=["train", "validation", "test"].index(split))
+
+    monkeypatch.setattr("tercet.compare.pair.captioned", opened)
+    source, out = tiny_clip.folder(tmp_path / "clip"), tmp_path / "out"
+    recipe = tmp_path / "rounded.yaml"
+    recipe.write_text("rules: [{quantizer: l2}, {keep: int8}]\ngroup_size: row\ncalibrate: null\n")
+    pictures = ("--pictures", "a", "--eval-pictures", "a", "--validation-pictures", "a", "--threads", 1)
+    result = result_of("compare", source, recipe, "-o", out, *pictures)
+    assert (result["rows"][0]["error"], result["rows"][0]["state"]) == (None, "done")
+    assert result["headline"] == {"name": "colours top1", "less_is_better": False}
+    assert result["command"].endswith("--pictures a --eval-pictures a --validation-pictures a --threads 1")
+    refused = tercet("compare", source, recipe, "-o", tmp_path / "no", *pictures, "--eval-tokens", 64)
+    assert refused.exit_code == 1
+    assert "does not read eval-tokens" in refused.stderr
+    assert not (tmp_path / "no").exists()

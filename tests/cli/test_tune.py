@@ -13,7 +13,8 @@ from tercet.artifact import Artifact
 from tercet.cli import app
 from tercet.errors import TercetError
 from tercet.packing import PackedTensor, unpack
-from tercet.pipeline.tune import tune
+from tercet.pipeline import Watch
+from tercet.pipeline.tune import Tuning, tune
 from tercet.recipe import Train
 from tercet.tensor import TernaryTensor
 
@@ -26,7 +27,7 @@ def _no_default_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_learns_the_text_and_stays_ternary(source: Path, packed: Path, text: Path, tmp_path: Path) -> None:
-    tuned = tune(str(source), packed, tmp_path / "tuned", text, rank=4, settings=SETTINGS)
+    tuned = tune(str(source), packed, tmp_path / "tuned", text, Tuning(rank=4, train=SETTINGS))
     assert tuned.after < 0.8 * tuned.before
     assert abs(np.log(tuned.after / tuned.trained)) < 0.1 * np.log(tuned.before / tuned.after)
     assert tuned.flips > 0
@@ -56,9 +57,9 @@ def test_a_text_too_short_and_another_source_are_refused(source: Path, packed: P
     short = tmp_path / "short.txt"
     short.write_text("Too little to learn from.", encoding="utf-8")
     with pytest.raises(TercetError, match="windows; give at least"):
-        tune(str(source), packed, tmp_path / "out", short, settings=SETTINGS)
+        tune(str(source), packed, tmp_path / "out", short, Tuning(train=SETTINGS))
     with pytest.raises(TercetError, match="not a Tercet model folder"):
-        tune(str(source), source, tmp_path / "out", short, settings=SETTINGS)
+        tune(str(source), source, tmp_path / "out", short, Tuning(train=SETTINGS))
     assert not (tmp_path / "out").exists()
 
 
@@ -70,6 +71,6 @@ def test_where_it_must_not_write_is_refused_before_the_work(
 
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(TercetError, match="something else is there"):
-        tune(str(source), packed, tmp_path, text, settings=SETTINGS, watch=watch)
+        tune(str(source), packed, tmp_path, text, Tuning(train=SETTINGS), Watch(watch))
     with pytest.raises(TercetError, match="is the folder to tune"):
-        tune(str(source), packed, packed, text, settings=SETTINGS, watch=watch)
+        tune(str(source), packed, packed, text, Tuning(train=SETTINGS), Watch(watch))
