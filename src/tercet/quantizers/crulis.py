@@ -8,8 +8,8 @@ step; s is trained. T's gradient is taken for the identity, so
     dL/dV = s * dL/dQ      dL/ds = sum dL/dQ*T      Q = s*T(V)
 
 Their optimizer is SGD with rate 1e-5, on the answers' tokens, the first and last block left in floating point: that is
-for a recipe to say. The clip of the outputs is not a weight's: the config's `clip` says what the program of the model that
-is trained and packed has to clip them to (`QuantizerConfig.output_clip`).
+for a recipe to say. The clip of the outputs is not a weight's: the config's `clip` says what the program that is
+trained and packed has to clip them to (`QuantizerConfig.output_clip`).
 """
 
 from __future__ import annotations
