@@ -28,10 +28,10 @@ def test_inputs_of_linears_kept_in_floats_are_not_rounded(family: str, keep: str
     source = tiny_towers if family == "clip" else tiny
     _, config, tensors = source.model(family)
     model = families.model(config)
-    kept = [
-        next(n for n in program.linears if n.split(".")[-2] in ("down_proj", "fc2")) for program in model.parts.values()
-    ]
-    rules = [{"match": kept, "keep": keep}, {"role": "linear", "quantizer": "learned"}, {"keep": "float32"}]
+    last = ("down_proj.weight", "fc2.weight")
+    kept = [next(name for name in program.linears if name.endswith(last)) for program in model.parts.values()]
+    rules = [{"match": name, "keep": keep} for name in kept]
+    rules += [{"role": "linear", "quantizer": "learned"}, {"keep": "float32"}]
     plan = Recipe.parse({"rules": rules, "group_size": "row"}).plan(model)
     known = {name: rounded(np.array(tensors[name]), planned) for name, planned in plan.items()}
     student = build_student(model, tensors, plan, known, "a8")
