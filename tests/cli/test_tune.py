@@ -14,7 +14,7 @@ from tercet.cli import app
 from tercet.errors import TercetError
 from tercet.packing import PackedTensor, unpack
 from tercet.pipeline import Watch
-from tercet.pipeline.tune import Tuning, tune
+from tercet.pipeline.tuning import Tuning, tune
 from tercet.recipe import Train
 from tercet.tensor import TernaryTensor
 

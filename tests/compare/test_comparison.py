@@ -22,7 +22,7 @@ from tercet.compare.workshop import Made, Workshop
 from tercet.errors import RecipeError, TercetError
 from tercet.evaluate import evaluate
 from tercet.packing import pack
-from tercet.pipeline import Data, quantize, start, student
+from tercet.pipeline import Data, Watch, quantize, start, student
 from tercet.pipeline.lessons import lesson_for
 from tercet.pipeline.making import making
 from tercet.recipe import Evaluate, Recipe
@@ -212,7 +212,7 @@ def test_billm_counts_every_bit(source: sources.Source, tmp_path: Path) -> None:
     plan = BILLM.recipe.plan(source.model)
     assert BILLM.recipe.calibrate is not None
     asked = making(source, BILLM.recipe)
-    cut = lesson_for(asked, Data(), 1).inputs("text", BILLM.recipe.calibrate)
+    cut = lesson_for(asked, Data(), 1).inputs("text", BILLM.recipe.calibrate, Watch())
     dense = billm_dense(program, tensors, plan, cut, BILLM.recipe.calibrate)
     assert found["bits_per_linear_weight"] == pytest.approx(dense.bits_per_weight)
     embedding = "model.embed_tokens.weight"

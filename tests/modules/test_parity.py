@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tercet.sources.towers import views
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -22,6 +21,7 @@ from tercet import families
 from tercet.modules.ops import Buffers, run
 from tercet.program import Program
 from tercet.program.patches import patches
+from tercet.sources.views import views
 
 EXACT = 1e-8
 NEGLIGIBLE = 1e-6  # of the largest gradient: a bias of keys that are not rotated has none but for rounding
@@ -78,7 +78,7 @@ def test_a_decoder_has_transformers_logits_and_gradients(family: str) -> None:
     made, ids, weights = made.double(), np.stack([tiny.ids(seed=seed) for seed in (1, 2)]), leaves(tensors)
     with Wide():
         wanted = made(torch.from_numpy(ids), use_cache=False).logits
-        found = computed(families.program(config), ids, weights)
+        found = computed(families.model(config).text, ids, weights)
         assert_equal(found, wanted)
         likelihood(wanted, ids).backward()
         likelihood(found, ids).backward()
@@ -90,12 +90,12 @@ def test_a_decoder_has_transformers_logits_and_gradients(family: str) -> None:
 @pytest.mark.parametrize("family", tiny_towers.FAMILIES)
 def test_a_tower_has_transformers_embeddings_and_gradients(family: str, tower: str) -> None:
     made, config, tensors = tiny_towers.model(family)
-    towers = families.towers(config)
+    towers = families.model(config)
     made, weights, program = made.double(), leaves(tensors), getattr(towers, tower)
     with Wide():
         if tower == "image":
             pixels = tiny_towers.pixels()
-            rows = patches(pixels, towers.patch_size).astype(np.float64)
+            rows = patches(pixels, towers.pixels.patch).astype(np.float64)
             wanted = made.get_image_features(torch.from_numpy(pixels).double()).pooler_output
         else:
             rows = tiny_towers.texts()
@@ -104,6 +104,7 @@ def test_a_tower_has_transformers_embeddings_and_gradients(family: str, tower: s
         assert_equal(found, wanted)
         wanted.square().sum().backward()
         found.square().sum().backward()
-    theirs = views(towers, gradients(dict(made.named_parameters())))
+    whole = {name: (torch.zeros_like(p) if p.grad is None else p.grad).numpy() for name, p in made.named_parameters()}
+    theirs = views(towers, whole, {name: tuple(value.shape) for name, value in whole.items()})
     assert gradients(weights).keys() == set(program.weights)
     assert_same_gradients(gradients(weights), {name: theirs[name] for name in program.weights})

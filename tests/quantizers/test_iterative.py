@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -93,6 +93,7 @@ def test_itf_levels_are_least_squares_and_codes_nearest(seed: int, offset: float
     alpha, gamma = Itf(32, rounds=100).fit(w.reshape(-1, 1, 32))
     for x, a, g in zip(w.double().reshape(-1, 32).numpy(), alpha.flatten(), gamma.flatten(), strict=True):
         distance = (x - float(g)) / float(a)
+        assume(np.abs(np.abs(distance) - 0.5).min() > 1e-4)  # nearer, float32 may choose either code
         codes = np.clip(np.rint(distance), -1, 1)
         design = np.stack([codes, np.ones(32)], 1)
         fitted, *_ = np.linalg.lstsq(design, x, rcond=None)

@@ -144,8 +144,8 @@ def tune(
     """Fine-tune a packed model on a text; adapters are merged, so it stays ternary."""
     needs("torch", "transformers")
     from tercet.pipeline import Watch
-    from tercet.pipeline.tune import SETTINGS, Tuning
-    from tercet.pipeline.tune import tune as run
+    from tercet.pipeline.tuning import SETTINGS, Tuning
+    from tercet.pipeline.tuning import tune as run
 
     train = SETTINGS.model_copy(update={"steps": steps, "lr": lr, "seed": seed})
     with progress_bar() as progress, watch() as watching:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tercet.pipeline.lessons import Data
     from tercet.pipeline.making import Watch
     from tercet.pipeline.run import Report, quantize
-    from tercet.pipeline.tune import tune
+    from tercet.pipeline.tuning import tune
 
 __all__ = ["Data", "Report", "Watch", "quantize", "tune"]
 
@@ -21,7 +21,7 @@ _HOMES = {
     "Report": "run",
     "Watch": "making",
     "quantize": "run",
-    "tune": "tune",
+    "tune": "tuning",
 }
 
 
