@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 import tiny
+import tiny_towers
 import training
 from tercet import families
 from tercet.modules.module import Block, ProgramModule
-from tercet.modules.ops import _angles
+from tercet.modules.ops import Buffers, _angles, run
+from tercet.program import Op
 from tercet.program.hadamard import rotated
+from tercet.program.patches import patches
 from tercet.quantizers import LearnedConfig, quantize_
 
 IDS = torch.from_numpy(np.stack([tiny.ids(24, seed=seed) for seed in range(3)]))
@@ -234,3 +238,21 @@ def test_bfloat16_products_are_near(family: str) -> None:
     for name, gradient in exact.items():
         if not name.endswith("k_proj.bias"):
             assert F.cosine_similarity(gradient.flatten(), rough[name].flatten(), dim=0) > 0.9, name
+
+
+def test_a_part_that_ends_in_rows_gives_them() -> None:
+    _, config, tensors = tiny_towers.model("clip")
+    model = families.model(config)
+    part = model.image
+    at = next(index for index, op in enumerate(part.ops) if op.kind == "pick")
+    ops = [*part.ops[:at], Op("drop", ("x",), "y"), *part.ops[at + 1 : -1], replace(part.ops[-1], output="rows")]
+    rows = replace(part, ops=tuple(ops), widths={**part.widths, "rows": part.widths["embedding"]})
+    made = ProgramModule(replace(model, parts={"image": rows, "text": model.text}), tensors)
+    cut = patches(tiny_towers.pixels(), model.pixels.patch)
+    buffers: Buffers = {"patches": torch.from_numpy(cut)}
+    with torch.no_grad():
+        found = made("image", torch.from_numpy(cut)).result
+        for op in rows.ops:
+            run(rows, op, buffers, {name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
+    assert found.shape == (len(cut), cut.shape[1], part.widths["embedding"])
+    torch.testing.assert_close(found, buffers["rows"])

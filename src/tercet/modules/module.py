@@ -34,7 +34,8 @@ class Passed(NamedTuple):
     """What a pass through a part gives.
 
     Attributes:
-        result: what the head reads, float[n, length, width]; or the embedding, float32[n, dim], not normalised.
+        result: what the head reads, float[n, length, width]; of a part that ends in rows those rows, likewise; or the
+            embedding, float32[n, dim], not normalised.
         blocks: what comes out of each transformer block, [tokens that count, width], where it was asked for.
         taps: results of the linears that were asked for, [n, length, columns], by the weight's name.
     """
@@ -122,6 +123,8 @@ class ProgramModule(nn.Module):
                 after.append(buffers[segment.ops[-1].output][these].flatten(0, -2))
         if program.gives == "logits":
             return Passed(buffers[program.ops[-1].inputs[0]], after, tapped)
+        if program.gives == "rows":
+            return Passed(buffers["rows"], after, tapped)
         return Passed(buffers["embedding"][:, 0].float(), after, tapped)
 
     def _called(self, segment: Segment, buffers: Buffers, taps: Collection[str]) -> Buffers:
