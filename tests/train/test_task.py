@@ -14,12 +14,14 @@ from torch import Tensor
 
 import tiny
 import training
+from tercet import families
 from tercet.modules import activations
 from tercet.modules.activations import quantized
 from tercet.modules.module import ProgramModule
 from tercet.packing.reference import quantize_activations as engine_activations
 from tercet.quantizers import LearnedConfig, freeze, quantize_
 from tercet.recipe import Distil
+from tercet.train import features
 from tercet.train.tasks.text import TextTask
 from tercet.train.teacher import HeadOnly, stored_hidden
 
@@ -67,6 +69,19 @@ def test_each_part_is_what_the_whole_models_say(family: str) -> None:
     torch.testing.assert_close(out["kl"], kl.detach(), rtol=1e-4, atol=1e-5)
     ce = torch.nn.functional.cross_entropy(s[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()) * 11 / 12
     torch.testing.assert_close(out["ce"], ce.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [None, (0,), (-1,)])
+def test_features_are_those_of_transformers_hidden_states(blocks: tuple[int, ...] | None) -> None:
+    """The last of which is behind the final norm."""
+    made = [tiny.model("llama", seed=seed) for seed in (1, 0)]
+    student, teacher = (ProgramModule(families.model(config), tensors) for _, config, tensors in made)
+    found = TextTask(student, teacher, Distil(kl=0, off=1, hidden=1, blocks=blocks))({"ids": IDS})
+    with torch.no_grad():
+        both = [model(input_ids=IDS, output_hidden_states=True).hidden_states[1:] for model, _, _ in made]
+    one, two = ([hidden[index] for index in blocks or range(len(hidden))] for hidden in both)
+    torch.testing.assert_close(found["off"], features.cosine(one, two), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["hidden"], features.relative(one, two), rtol=1e-4, atol=1e-6)
 
 
 def test_a_student_that_is_the_teacher_has_nothing_to_learn() -> None:

@@ -45,7 +45,7 @@ class Forecast:
 
 
 def forecast(making: Making, *, compared: bool, threads: int | None) -> Forecast:
-    """What `tercet.pipeline.make` will take.
+    """What `tercet.pipeline.run.make` will take.
 
     Args:
         compared: whether the packed model is compared with the original.

@@ -97,9 +97,16 @@ class _Inside:
         made: Passed = model("text", ids, blocks=self.blocks, taps=self.taps)
         return made
 
+    def _chosen(self, passed: Passed) -> list[Tensor]:
+        """[tokens, width] behind each chosen block; the last one's is taken behind the final norm, as in transformers."""
+        if not self.blocks:
+            return []
+        behind = [*passed.blocks[:-1], passed.result.flatten(0, -2)]
+        return [behind[index] for index in self.chosen]
+
     def losses(self, own: Passed, other: Passed) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        one, two = ([passed.blocks[i] for i in self.chosen] if self.blocks else [] for passed in (own, other))
+        one, two = (self._chosen(passed) for passed in (own, other))
         if self.settings.off:
             found["off"] = features.cosine(one, two)
         if self.settings.hidden:
