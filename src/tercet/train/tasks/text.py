@@ -98,7 +98,7 @@ class _Inside:
         return made
 
     def _chosen(self, passed: Passed) -> list[Tensor]:
-        """[tokens, width] behind each chosen block; the last one's is taken behind the final norm, as in transformers."""
+        """[tokens, width] behind each chosen block, and for the last one behind the final norm, as in transformers."""
         if not self.blocks:
             return []
         behind = [*passed.blocks[:-1], passed.result.flatten(0, -2)]
