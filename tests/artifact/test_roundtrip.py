@@ -110,7 +110,8 @@ def test_save_refuses_what_cannot_be_stored(tmp_path: Path) -> None:
         {"tensors": folders.tensors() | {"model.embed_tokens.weight_scale": vector}},
         {"tokenizer_files": {"../x": b""}}, {"tokenizer_files": {"config.json": b""}}, {"recipe": {"a": float("nan")}},
         {"model": {"a": object()}}, {"model": {"vocab_size": 0}}, {"generation": {"eos_token_id": "</s>"}},
-        {"generation": {"eos_token_id": [2, 40]}},
+        {"generation": {"eos_token_id": [2, 40]}}, {"calibration": {"error": [1]}},
+        {"calibration": {"error": {"a": "0.1"}}}, {"calibration": {"error": {"a": True}}},
     ]  # fmt: skip
     for change in wrong:
         with pytest.raises(FormatError):

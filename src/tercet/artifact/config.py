@@ -56,6 +56,7 @@ def check(config: dict[str, Any], entries: dict[str, Entry], where: str) -> dict
     _check_checksums(config["crc32c"], entries, where)
     _check_model(config["model"], matrices, len(entries), where)
     _check_generation(config["generation"], _vocabulary(config["model"], matrices), where)
+    _check_errors(config["calibration"].get("error", {}), where)
     return matrices
 
 
@@ -136,3 +137,9 @@ def _check_generation(generation: dict[str, Any], vocabulary: int, where: str) -
         raise FormatError(f"{where}: generation.top_k must be a whole number")
     if ids and max(ids) >= vocabulary:
         raise FormatError(f"{where}: generation.eos_token_id {max(ids)} is outside the vocabulary of {vocabulary}")
+
+
+def _check_errors(errors: Any, where: str) -> None:
+    numbers = errors.values() if isinstance(errors, dict) else [None]
+    if not all(isinstance(error, int | float) and not isinstance(error, bool) for error in numbers):
+        raise FormatError(f"{where}: calibration.error must give a number for each matrix that was calibrated")

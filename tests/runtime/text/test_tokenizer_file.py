@@ -85,6 +85,13 @@ def test_what_could_bring_the_process_down_is_refused(tmp_path: Path, changes: d
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("twice", ['"version": "1.0", ', '"added_tokens": [], '])
+def test_equal_keys_are_refused(tmp_path: Path, twice: str) -> None:
+    (tmp_path / "tokenizer.json").write_text("{" + twice + json.dumps(PLAIN)[1:])
+    with pytest.raises(FormatError, match="duplicate key"):
+        read_tokenizer(ModelFolder(tmp_path))
+
+
 def test_tokens_around_a_text_are_bounded(tmp_path: Path) -> None:
     made = tiny.tokenizer()
     name = tiny.SPECIAL[0]

@@ -22,7 +22,7 @@ from typing import Any
 
 import tokenizers
 
-from tercet.artifact import ModelFolder
+from tercet.artifact import ModelFolder, strict_json
 from tercet.errors import FormatError, TercetError
 
 __all__ = ["NAME", "read_tokenizer", "reported", "without_settings"]
@@ -39,6 +39,7 @@ def read_tokenizer(folder: ModelFolder) -> tokenizers.Tokenizer:
     """tokenizer.json of a model folder, without truncation, padding and dropout. Raises FormatError."""
     where = str(folder / NAME)
     raw = folder.read(NAME)
+    strict_json.parse(raw, where, len(raw))  # the library takes the last of two equal keys
     charsmaps = [_longest(found.group(1), where) for found in CHARSMAP.finditer(raw)]
     with reported(f"{where}: no tokenizer in the fast format; save it in that"):
         made = tokenizers.Tokenizer.from_buffer(raw)
