@@ -28,7 +28,7 @@ def _models(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def opened(name: str | Path, **_: object) -> Embedder:
         made = fake_clip.clip(str(name))
-        return Embedder(Blind(), made.preprocessor, made.labels, "blind", "blind") if str(name) == "blind" else made
+        return Embedder(Blind(), made.preprocessor, made.captions, "blind", "blind") if str(name) == "blind" else made
 
     for place in ("models", "measure"):
         monkeypatch.setattr(f"tercet.evaluate.{place}.open_embedder", opened)

@@ -111,7 +111,9 @@ def test_pictures_are_not_for_language_models(given: str, value: Any, decoder: S
 def test_empty_lists_are_nothing_given(clip: Source, decoder: Source) -> None:
     nothing = Data(pictures=[], captions=[], eval_pictures=[])
     for source in (clip, decoder):
-        assert lesson_for(making(source, recipe(**ROUNDED)), nothing, None).told() == "rounded, without calibration"
+        assert (
+            lesson_for(making(source, recipe(**ROUNDED)), nothing, None).provenance() == "rounded, without calibration"
+        )
 
 
 def test_pictures_are_gathered_once_for_all_recipes(clip: Source, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +129,7 @@ def test_pictures_are_gathered_once_for_all_recipes(clip: Source, monkeypatch: p
     assert second.digest() == first.digest()
     assert len(gathered) == 1
     rounded = second.again(making(clip, recipe(**ROUNDED)))
-    assert rounded.told() == "rounded, without calibration"  # whatever others read
+    assert rounded.provenance() == "rounded, without calibration"  # whatever others read
     assert rounded.record() == {"text": None, "pictures": None}
     longer = first.again(making(clip, recipe(**{**PAIR, "train": {**TRAIN, "steps": 3}})))
     assert longer.digest() != first.digest()
@@ -148,9 +150,9 @@ def test_texts_are_read_once_for_all_recipes(
     first = lesson_for(making(decoder, of_texts(*texts)), Data(), None)
     second = first.again(making(decoder, of_texts(*texts, rotate=True)))
     assert second.digest() == first.digest()
-    assert second.told() == first.told()
+    assert second.provenance() == first.provenance()
     assert sorted(read) == sorted(map(str, texts))
-    assert first.again(making(decoder, recipe(**ROUNDED))).told() == "rounded, without calibration"
+    assert first.again(making(decoder, recipe(**ROUNDED))).provenance() == "rounded, without calibration"
 
 
 @pytest.mark.parametrize("calibrate", [{"tokens": 64}, None])

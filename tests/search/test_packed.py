@@ -113,8 +113,8 @@ def test_rows_and_pixels_go_to_the_towers_as_they_are(folder: Path, tmp_path: Pa
     (made,) = clip.pictures([path, tmp_path / "none.png"], lambda path: path)
     assert [source for source, _ in made.refused] == [tmp_path / "none.png"]
     np.testing.assert_array_equal(made.vectors, clip.encoder.encode_pixels(clip.preprocessor(_opened(path))[None]))
-    np.testing.assert_array_equal(clip.texts(["red"]), clip.encoder.encode_ids(clip.labels(["red"])))
-    assert clip.labels(["red"]).shape == (1, clip.encoder.context)
+    np.testing.assert_array_equal(clip.texts(["red"]), clip.encoder.encode_ids(clip.captions(["red"])))
+    assert clip.captions(["red"]).shape == (1, clip.encoder.context)
 
 
 def test_the_fingerprint_is_that_of_the_weights(folder: Path, tmp_path: Path) -> None:

@@ -86,12 +86,12 @@ def evaluate_pictures(
         check_bars(plot)
     sets = [open_set(source) for source in datasets]  # all names are checked before any model is opened
     places = {"model": model, **({} if original is None else {"original": original})}
-    clips = {name: open_embedder(place, threads=threads) for name, place in places.items()}
+    embedders = {name: open_embedder(place, threads=threads) for name, place in places.items()}
     results = []
     for pictures in sets:
         made = {
-            name: measure(clip, pictures, limit=limit, linear=linear, workers=threads, progress=progress)
-            for name, clip in clips.items()
+            name: measure(embedder, pictures, limit=limit, linear=linear, workers=threads, progress=progress)
+            for name, embedder in embedders.items()
         }
         results.append(as_dict(pictures, made))
     failed = None if plot is None else _drawn(plot, results)

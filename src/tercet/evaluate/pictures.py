@@ -88,7 +88,7 @@ def retrieved(pictures: NDArray[np.float32], texts: NDArray[np.float32], caption
 
 
 def measure(
-    clip: Embedder,
+    embedder: Embedder,
     pictures: PictureSet,
     *,
     limit: int | None = None,
@@ -106,20 +106,20 @@ def measure(
     Raises FormatError: the set is damaged, empty or names classes that it does not have; TercetError: no training
     pictures for the probe.
     """
-    told = ProgressCounter(progress, clip.name, pictures.name)
+    count = ProgressCounter(progress, embedder.name, pictures.name)
     result = Measured()
     one_class = pictures.task == "classification" and pictures.metric != "mean_average_precision"
     training = _training(pictures) if linear and one_class else None  # what is wrong with it is said at once
-    samples, vectors = _embed(clip, _evenly(pictures.samples(), limit), result.refused, batch, workers, told)
+    samples, vectors = _embed(embedder, _evenly(pictures.samples(), limit), result.refused, batch, workers, count)
     result.pictures = len(samples)
     if not samples:
         why = f"; the first: {result.refused[0][1]}" if result.refused else ""
         raise FormatError(f"{pictures.name}: no picture in it could be read{why}")
     if pictures.task == "retrieval":
-        _retrieval(clip, samples, vectors, result)
+        _retrieval(embedder, samples, vectors, result)
         return result
     check_classes(pictures, samples)
-    names = class_vectors(clip, pictures.classes, pictures.templates)
+    names = class_vectors(embedder, pictures.classes, pictures.templates)
     if pictures.metric == "mean_average_precision" or any(len(sample.labels) != 1 for sample in samples):
         _several(vectors @ names.T, samples, result)
         return result
@@ -127,7 +127,7 @@ def measure(
     result.take(classified(vectors, names, labels))
     if training is not None:
         share = None if limit is None else max(limit // len(pictures.classes), 1)
-        learned = _embed(clip, _shared(training, share), result.unlearned, batch, workers, told)
+        learned = _embed(embedder, _shared(training, share), result.unlearned, batch, workers, count)
         _linear(pictures, *learned, vectors, labels, result)
     return result
 
@@ -148,30 +148,30 @@ class ProgressCounter:
 
 
 def _embed(
-    clip: Embedder,
+    embedder: Embedder,
     samples: Iterable[Sample],
     refused: list[tuple[str, str]],
     batch: int,
     workers: int | None,
-    told: ProgressCounter,
+    count: ProgressCounter,
 ) -> tuple[list[Sample], NDArray[np.float32]]:
     """The samples that could be read, without their pictures, and float32[n, dim] of length 1; others to `refused`."""
     kept: list[Sample] = []
     vectors: list[NDArray[np.float32]] = []
-    for made in clip.pictures(samples, lambda sample: sample.picture, batch=batch, workers=workers):
+    for made in embedder.pictures(samples, lambda sample: sample.picture, batch=batch, workers=workers):
         kept += [Sample(sample.name, b"", sample.labels, sample.captions) for sample in made.sources]
         vectors.append(normalized(made.vectors))
         refused += [(sample.name, reason) for sample, reason in made.refused]
-        told(len(made.sources) + len(made.refused))
-    return kept, np.concatenate(vectors) if vectors else np.zeros((0, clip.encoder.dim), np.float32)
+        count(len(made.sources) + len(made.refused))
+    return kept, np.concatenate(vectors) if vectors else np.zeros((0, embedder.encoder.dim), np.float32)
 
 
-def _retrieval(clip: Embedder, samples: list[Sample], vectors: NDArray[np.float32], result: Measured) -> None:
+def _retrieval(embedder: Embedder, samples: list[Sample], vectors: NDArray[np.float32], result: Measured) -> None:
     missing = next((sample.name for sample in samples if not sample.captions), None)
     if missing is not None:
         raise FormatError(f"{missing[:80]!r} has no caption; each picture of a retrieval set needs one")
     captions = Captions([sample.captions for sample in samples])
-    texts = normalized(clip.texts(captions.texts))
+    texts = normalized(embedder.texts(captions.texts))
     result.take(retrieved(vectors, texts, captions))
 
 

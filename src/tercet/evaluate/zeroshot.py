@@ -21,10 +21,10 @@ __all__ = ["average_precision", "class_vectors", "rank_of_label"]
 CHUNK = 1024
 
 
-def class_vectors(clip: Embedder, classes: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:
+def class_vectors(embedder: Embedder, classes: Sequence[str], templates: Sequence[str]) -> NDArray[np.float32]:
     """float32[classes, dim], of length 1."""
     prompts = [filled(template, name) for name in classes for template in templates]
-    vectors = normalized(clip.texts(prompts)).reshape(len(classes), len(templates), -1)
+    vectors = normalized(embedder.texts(prompts)).reshape(len(classes), len(templates), -1)
     return normalized(vectors.mean(axis=1))
 
 

@@ -24,19 +24,19 @@ USES = {
 }
 
 
-def card(making: Making, told: str, facts: dict[str, Any]) -> str:
+def card(making: Making, provenance: str, facts: dict[str, Any]) -> str:
     """Markdown.
 
     Args:
         making: what was asked for; the recipe's file is recipe.json beside the card.
-        told: how the weights came about.
+        provenance: how the weights came about.
         facts: of the stored file, as `tercet.artifact.save` gives them.
     """
     recipe = in_markdown(making.recipe.name)
     lines = [
         f"# {in_markdown(title(making.source))}, quantized by Tercet",
         "",
-        f"Weights {in_markdown(told)}. Recipe: {recipe}, in full in `recipe.json`.",
+        f"Weights {in_markdown(provenance)}. Recipe: {recipe}, in full in `recipe.json`.",
         "",
         *_said(making.source),
         USES[making.model.kind],

@@ -39,7 +39,7 @@ def write(
         tensors=packed,
         tokenizer_files=source.tokenizer_files(),
         recipe=recipe.model_dump(mode="json"),
-        card=lambda facts: card(making, lesson.told(), facts),
+        card=lambda facts: card(making, lesson.provenance(), facts),
         generation=source.generation() if making.model.text.gives == "logits" else {},
         source=source.origin,
         calibration={**lesson.record(), "error": errors},

@@ -101,9 +101,9 @@ def quantize(
         _refuse_misread(origin)
     errors = make(made, lesson, folder, watch)
     if errors is None:
-        return Report(folder, lesson.told(), planned(made), time.monotonic() - since, 0.0)
+        return Report(folder, lesson.provenance(), planned(made), time.monotonic() - since, 0.0)
     seconds, size = time.monotonic() - since, folder_mb(folder)
-    report = Report(folder, lesson.told(), planned(made), seconds, size, errors=errors)
+    report = Report(folder, lesson.provenance(), planned(made), seconds, size, errors=errors)
     if not data.examine:
         return report
     found = lesson.examine({made.recipe.name: folder}, watch)

@@ -206,8 +206,8 @@ def _embed(
                 entries.append(facts.pop(path))
                 report.changed += path in known
                 report.added += path not in known
-            for path, told in made.refused:
-                entry, reason = facts.pop(path, None), told.removeprefix(f"{folder / path}: ")
+            for path, message in made.refused:
+                entry, reason = facts.pop(path, None), message.removeprefix(f"{folder / path}: ")
                 if entry is not None and path not in made.unread:
                     entries.append(replace(entry, refused=reason))
                     continue

@@ -154,8 +154,8 @@ class Index:
     ) -> None:
         listed = [entry for entry in entries if entry.refused is None]
         matrix = np.stack([rows[entry.path] for entry in listed]) if listed else np.zeros((0, self.about["dim"]), "f2")
-        told = {"whole": whole, "entries": [asdict(entry) for entry in entries], "gone": gone}
-        text = np.frombuffer(json.dumps(told, ensure_ascii=True).encode(), np.uint8)
+        written = {"whole": whole, "entries": [asdict(entry) for entry in entries], "gone": gone}
+        text = np.frombuffer(json.dumps(written, ensure_ascii=True).encode(), np.uint8)
         arrays: dict[str, NDArray[Any]] = {"entries": text}
         if len(matrix):
             arrays["vectors"] = np.ascontiguousarray(matrix)
@@ -164,10 +164,10 @@ class Index:
         fsio.atomic_file(self.place / name, (header, *(arrays[key] for key in order)))
 
     def _replay(self, path: Path) -> None:
-        told, matrix = _segment(path, self.about["dim"])
+        written, matrix = _segment(path, self.about["dim"])
         try:
-            entries = [Entry(**item) for item in told["entries"]]
-            gone = [str(item) for item in told["gone"]]
+            entries = [Entry(**item) for item in written["entries"]]
+            gone = [str(item) for item in written["gone"]]
             if not all(_sound(entry) for entry in entries):
                 raise ValueError
         except (KeyError, TypeError, ValueError):
@@ -175,7 +175,7 @@ class Index:
         listed = [entry.path for entry in entries if entry.refused is None]
         if len(listed) != len(matrix):
             raise FormatError(f"{path}: {len(matrix)} vectors for {len(listed)} pictures; make the index again")
-        if told.get("whole") is True:
+        if written.get("whole") is True:
             self.entries, self.vectors, self.segments = {}, {}, []
         self._apply(entries, dict(zip(listed, matrix, strict=True)), gone)
         self.segments.append(path.name)
@@ -230,17 +230,17 @@ def _segment(path: Path, dim: int) -> tuple[dict[str, Any], NDArray[np.float16]]
         file.seek(text.start)
         listed, stored = file.read(text.end - text.start), b""
         try:
-            told = json.loads(listed)
+            written = json.loads(listed)
         except (ValueError, RecursionError):
             raise FormatError(f"{path}: its list of entries is no JSON; make the index again") from None
-        if not isinstance(told, dict):
+        if not isinstance(written, dict):
             raise FormatError(f"{path}: its list of entries is no JSON object; make the index again")
         if (digest := tensors.get("sha256")) is not None and digest.end - digest.start == 32:
             file.seek(digest.start)
             stored = file.read(32)
         if vectors is None:
             _check(path, stored, listed)
-            return told, np.zeros((0, dim), np.float16)
+            return written, np.zeros((0, dim), np.float16)
         if vectors.dtype != "F16" or len(vectors.shape) != 2 or vectors.shape[1] != dim:
             raise FormatError(f"{path}: vectors are not f16[n, {dim}]; make the index again")
         file.seek(vectors.start)
@@ -249,7 +249,7 @@ def _segment(path: Path, dim: int) -> tuple[dict[str, Any], NDArray[np.float16]]
     matrix = np.frombuffer(content, np.float16).reshape(vectors.shape)
     if not np.isfinite(matrix).all():
         raise FormatError(f"{path}: vectors that are not finite; make the index again")
-    return told, matrix
+    return written, matrix
 
 
 def _checksum(*parts: Any) -> NDArray[np.uint8]:

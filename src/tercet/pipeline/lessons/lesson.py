@@ -108,6 +108,6 @@ class Lesson(Protocol):
         """What has been read, plain JSON: config.json's `calibration`."""
         ...
 
-    def told(self) -> str:
+    def provenance(self) -> str:
         """How the weights came about, for the card: "Weights ..."."""
         ...

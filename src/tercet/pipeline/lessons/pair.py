@@ -138,7 +138,7 @@ class PairLesson:
         pairs = self.pairs(Watch()) if self._reads else None
         return {"text": None, "pictures": None if pairs is None else {"name": pairs.name, "sha256": pairs.digest}}
 
-    def told(self) -> str:
+    def provenance(self) -> str:
         if not self._reads:
             return "rounded, without calibration"
         return f"made with pictures and captions of {self.pairs(Watch()).name}"

@@ -142,7 +142,7 @@ class TextLesson:
         record = {"text": None if settings is None else self._calibrated_on(settings).origin}
         return record if self.making.recipe.distil is None else {**record, "distilled": self._distilled_on().origin}
 
-    def told(self) -> str:
+    def provenance(self) -> str:
         settings = self.making.calibrate
         made = "rounded, without calibration" if settings is None else f"calibrated on {self._calibrated_on(settings)}"
         return made if self.making.recipe.distil is None else f"{made}, then distilled on {self._distilled_on()}"

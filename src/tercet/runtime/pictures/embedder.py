@@ -87,7 +87,7 @@ class Embedder:
 
     encoder: PairEncoder
     preprocessor: Preprocessor
-    labels: CaptionTokenizer
+    captions: CaptionTokenizer
     name: str
     fingerprint: str
 
@@ -105,13 +105,14 @@ class Embedder:
 
         folder = Path(folder)
         encoder = Encoder.open(folder, threads=threads)
-        labels = CaptionTokenizer.open(folder, encoder.context)
-        return cls(encoder, Preprocessor.open(folder), labels, str(folder), fingerprint(folder))
+        captions = CaptionTokenizer.open(folder, encoder.context)
+        return cls(encoder, Preprocessor.open(folder), captions, str(folder), fingerprint(folder))
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """float32[n, dim], not normalised."""
         made = [
-            self.encoder.encode_ids(self.labels(texts[start : start + BATCH])) for start in range(0, len(texts), BATCH)
+            self.encoder.encode_ids(self.captions(texts[start : start + BATCH]))
+            for start in range(0, len(texts), BATCH)
         ]
         return np.concatenate(made) if made else np.zeros((0, self.encoder.dim), np.float32)
 
