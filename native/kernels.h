@@ -16,6 +16,7 @@ extern "C" {
 enum { TERCET_ROWS = 16 };      // rows of a tile: one 32-bit lane each
 enum { TERCET_KEY_BLOCK = 64 }; // keys of an attention block, aligned to absolute position
 enum { TERCET_SAMPLE_CHUNK = 1024 };
+enum { TERCET_MOST_ORDER = 512 }; // of a Hadamard matrix that is not a power of two
 
 typedef enum {
     TERCET_T2 = 0,  // 16x16 tiles, 2-bit codes stored T+1
@@ -83,6 +84,15 @@ typedef struct {
     int32_t keys;     // not 0: every token sees this many, whatever its position
 } tercet_attention;
 
+// A rotation of `dim` values: dim = order * 2^k, signs f32[order][order] of +-1. Of order 1 it has none.
+typedef struct {
+    int32_t dim, order;
+    const float* signs;
+} tercet_rotation;
+// Of a block of so many columns, at most TERCET_MOST_ORDER; 0 where there is no such matrix.
+int32_t tercet_hadamard_order(int32_t block);
+void tercet_hadamard_signs(int32_t order, float* signs);
+
 typedef enum { TERCET_SILU = 0, TERCET_GELU = 1, TERCET_GELU_TANH = 2, TERCET_QUICK_GELU = 3 } tercet_activation;
 
 typedef struct {
@@ -128,8 +138,8 @@ typedef struct {
     void (*add)(const float* a, const float* b, int64_t n, float* y);
     void (*clip)(const float* x, int64_t n, float limit, float* y); // to -limit .. limit; a NaN stays. y may be x
 
-    // y = H x, the orthonormal Walsh-Hadamard transform of each `dim` values; dim a power of two that divides n. y may be x.
-    void (*rotate)(const float* x, int64_t n, int32_t dim, float* y);
+    // y = H x, the orthonormal Hadamard transform of each r->dim values; n a multiple of dim. y may be x.
+    void (*rotate)(const float* x, int64_t n, const tercet_rotation* r, float* y);
 
     // Of each chunk of TERCET_SAMPLE_CHUNK values, the highest of elements j, j+16, ...: highest f32[chunks][16], -inf
     // where there are none.

@@ -111,17 +111,30 @@ def quantize(x: list[float], group: int) -> tuple[list[int], list[float], list[i
 
 
 def rotate(x: list[float], block: int) -> list[float]:
-    """One token's H x."""
+    """One token's H x; of a block that is no power of two, Paley's matrix is of order 12."""
     y = list(x)
-    half = 1
-    while half < block:
+    m = 1 if block & (block - 1) == 0 else 12
+    half, run = 1, block // m
+    while half < run:
         for i in range(len(y)):
             if i // half % 2 == 0:
                 a, b = Fraction(y[i]), Fraction(y[i + half])
                 y[i], y[i + half] = f32(a + b), f32(a - b)
         half *= 2
+    if m > 1:
+        y = [_signed([y[i - i % block + k * run + i % run] for k in range(m)], i % block // run) for i in range(len(y))]
     factor = Fraction(f32(1 / math.sqrt(block)))
     return [f32(Fraction(value) * factor) for value in y]
+
+
+def _signed(values: list[float], row: int) -> float:
+    """Values added from the first to the last, with the signs of a row of the matrix of order 12."""
+    squares = {0, 1, 3, 4, 5, 9}  # modulo 11
+    total = values[0]
+    for column in range(1, 12):
+        minus = row > 0 and (row + column - 2) % 11 in squares
+        total = f32(Fraction(total) + (-Fraction(values[column]) if minus else Fraction(values[column])))
+    return total
 
 
 def linear(

@@ -230,8 +230,13 @@ void Compiler::clip() {
 void Compiler::rotate() {
     RowOp r(RowKind::rotate);
     r.dim = op->dim;
-    expect(r.dim > 0 && (r.dim & (r.dim - 1)) == 0 && width(in(0)) % r.dim == 0,
+    r.order = tercet_hadamard_order(r.dim);
+    expect(r.order > 0 && width(in(0)) % r.dim == 0,
            "a rotation of " + std::to_string(r.dim) + " columns; use a power of two that divides the width");
+    if (r.order > 1) {
+        r.signs.resize(static_cast<size_t>(r.order) * static_cast<size_t>(r.order));
+        tercet_hadamard_signs(r.order, r.signs.data());
+    }
     elementwise(std::move(r), 1);
 }
 

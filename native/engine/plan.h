@@ -52,7 +52,8 @@ struct RowOp {
     const float* weight = nullptr;
     const float* bias = nullptr;
     float eps = 0, factor = 1, limit = 0;
-    int dim = 0, heads = 0, head_dim = 0, layer = 0, rope = 0, function = 0;
+    int dim = 0, heads = 0, head_dim = 0, layer = 0, rope = 0, function = 0, order = 0;
+    std::vector<float> signs; // of a rotation whose order is not 1
     RowCount from; // prepend, pick, drop: rows of `a`; table: of out
     PickedRow row = PickedRow::first;
     int token = -1;

@@ -116,7 +116,11 @@ void Runner::run_row_op(const RowOp& op, int begin, int end, const Share& share)
                     data(op.out, begin, share));
         break;
     case RowKind::clip: k.clip(data(op.a, begin, share), size, op.limit, data(op.out, begin, share)); break;
-    case RowKind::rotate: k.rotate(data(op.a, begin, share), size, op.dim, data(op.out, begin, share)); break;
+    case RowKind::rotate: {
+        const tercet_rotation rotation{op.dim, op.order, op.signs.data()};
+        k.rotate(data(op.a, begin, share), size, &rotation, data(op.out, begin, share));
+        break;
+    }
     case RowKind::activation: k.activate(op.function, data(op.a, begin, share), size, data(op.out, begin, share)); break;
     case RowKind::gated: k.gated(op.function, data(op.a, begin, share), data(op.b, begin, share), size, data(op.out, begin, share)); break;
     case RowKind::add: k.add(data(op.a, begin, share), data(op.b, begin, share), size, data(op.out, begin, share)); break;

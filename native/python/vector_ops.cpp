@@ -127,10 +127,14 @@ auto clip(const std::string& isa, Floats<2> x, float limit) {
 
 auto rotate(const std::string& isa, Floats<2> x, int dim) {
     check_size(x);
-    require(dim > 0 && (dim & (dim - 1)) == 0 && x.shape(1) % (size_t)dim == 0,
+    const int order = tercet_hadamard_order(dim);
+    require(order > 0 && x.shape(1) % (size_t)dim == 0,
             "rotate: the block must be a power of two that divides the width");
+    std::vector<float> signs((size_t)order * (size_t)order);
+    if (order > 1) tercet_hadamard_signs(order, signs.data());
+    const tercet_rotation rotation{dim, order, signs.data()};
     auto y = like(x);
-    backend(isa)->rotate(x.data(), (int64_t)x.size(), dim, y.data());
+    backend(isa)->rotate(x.data(), (int64_t)x.size(), &rotation, y.data());
     return y;
 }
 

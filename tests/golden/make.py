@@ -107,6 +107,7 @@ def vectors() -> dict[str, dict[str, object]]:
         "linear-t2-g32-shift-bias": product("t2", ternary(3, 64), 32, shifted=True, biased=True),
         "linear-q8-row": product("q8", integers(3, 37, 127, -127), 37, shifted=False, biased=False),
         "rotate-b32": rotation(activations(96), 32),
+        "rotate-b96": rotation(activations(96), 96),
     }
 
 

@@ -58,6 +58,7 @@ def float_operations(isa: str, at_end: bool, rng: np.random.Generator) -> None:
         _native.add(isa, w[0], w[0])
         _native.clip(isa, x, 1.0)
         _native.rotate(isa, x, size & -size)
+        _native.rotate(isa, guarded(rng.normal(size=(2, 12)).astype(np.float32), at_end), 12)
         _native.rope(isa, x, w[0, : size // 2], w[0, : size // 2])
         heads = x[:, None, :]
         for cache in range(3):

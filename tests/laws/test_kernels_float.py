@@ -86,7 +86,7 @@ def test_add(n: int) -> None:
     assert same_bits(everywhere(lambda isa: _native.add(isa, a, b)), a + b)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 4, 8, 16, 32, 64, 512, 4096])
+@pytest.mark.parametrize("dim", [1, 2, 4, 8, 16, 32, 64, 512, 4096, 12, 20, 24, 36, 40, 192, 576, 1536, 104])
 @pytest.mark.parametrize("blocks", [1, 3, 7])
 def test_rotations_are_numpys_bits(dim: int, blocks: int) -> None:
     x = random(3, dim * blocks, seed=dim, spread=100)

@@ -16,7 +16,7 @@ from tercet.tensor import IntTensor, TernaryTensor
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ACTIVATIONS = json.loads((GOLDEN / "activations-g32.json").read_text())
-ROTATION = json.loads((GOLDEN / "rotate-b32.json").read_text())
+ROTATIONS = [json.loads((GOLDEN / f"rotate-b{block}.json").read_text()) for block in (32, 96)]
 LINEARS = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("linear-*.json"))]
 
 
@@ -47,11 +47,12 @@ def test_activations(isa: str) -> None:
     assert total.astype("<i4").tobytes().hex() == out["sum_i32"]
 
 
+@pytest.mark.parametrize("vector", ROTATIONS, ids=lambda vector: vector["name"])
 @pytest.mark.parametrize("isa", [*kernels.backends(), "numpy"])
-def test_rotation(isa: str) -> None:
-    x, block = _array(ROTATION["in"]["x_f32"], "<f4", 1, ROTATION["cols"]), ROTATION["block"]
+def test_rotation(vector: dict[str, Any], isa: str) -> None:
+    x, block = _array(vector["in"]["x_f32"], "<f4", 1, vector["cols"]), vector["block"]
     y = rotated(x, block) if isa == "numpy" else kernels.rotate(x, block, isa=isa)
-    assert y.astype("<f4").tobytes().hex() == ROTATION["out"]["y_f32"]
+    assert y.astype("<f4").tobytes().hex() == vector["out"]["y_f32"]
 
 
 @pytest.mark.parametrize("vector", LINEARS, ids=lambda vector: vector["name"])

@@ -14,9 +14,10 @@ from tercet.program.hadamard import rotated
 def test_it_is_the_rotation(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     for given in (x, x.flip(0), x.mT.contiguous().mT if x.dim() > 1 else x):  # any strides
-        found = rotate(given, 32)
-        assert found.dtype == dtype
-        assert torch.equal(found, rotated(given, 32))
+        for block in (32, 96):
+            found = rotate(given, block)
+            assert found.dtype == dtype
+            assert torch.equal(found, rotated(given, block))
 
 
 def test_gradients() -> None:

@@ -99,8 +99,13 @@ void operations(const tercet_backend& b, Random& random, Digest& digest) {
         digest.add(y);
         b.clip(x.data(), 2 * n, 0.75f, y.data());
         digest.add(y);
-        for (int dim = 1; 2 * n % dim == 0; dim *= 2) {
-            b.rotate(x.data(), 2 * n, dim, y.data());
+        for (int dim = 1; dim <= 2 * n; dim++) {
+            const int order = tercet_hadamard_order(dim);
+            if (!order || 2 * n % dim) continue;
+            std::vector<float> signs((size_t)order * (size_t)order);
+            if (order > 1) tercet_hadamard_signs(order, signs.data());
+            const tercet_rotation rotation{dim, order, signs.data()};
+            b.rotate(x.data(), 2 * n, &rotation, y.data());
             digest.add(y);
         }
         std::vector<uint16_t> half = halves((size_t)(n * 20), random);

@@ -107,7 +107,7 @@ class Model {
         linear(l + "gate", "t2", "h", "g", WIDE, HIDDEN, 32, true);
         linear(l + "up", "q4", "h", "u", WIDE, HIDDEN, 0, false);
         op(Kind::gated, {"g", "u"}, "m", WIDE);
-        rotate("m", WIDE, 64);
+        rotate("m", WIDE, index ? 64 : WIDE);
         linear(l + "down", "t2", "m", "d", HIDDEN, WIDE, 0, false);
         op(Kind::add, {"x", "d"}, "x", HIDDEN);
     }

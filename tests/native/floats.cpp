@@ -205,19 +205,32 @@ void Floats::elementwise() {
     }
 }
 
-// The definition: +-1/sqrt(dim) by the parity of the bits that row and column share.
+// The definition: +-1/sqrt(dim) by the parity of the bits that row and column share, times Paley's sign.
 void Floats::rotate() {
-    const int dim = 1 << random_.below(10), n = dim * random_.between(1, dim < 16 ? 40 : 3);
+    static const int orders[] = {1, 1, 1, 12, 20, 28, 36, 60};
+    const int order = orders[random_.below(8)], run = 1 << random_.below(order == 1 ? 10 : 6), dim = order * run;
+    const int n = dim * random_.between(1, dim < 16 ? 40 : 3);
     const float* x = random_array(a_, n, ldexpf(1.0f, random_.between(-20, 20)));
     const bool in_place = random_.chance(50);
+    std::vector<float> signs((size_t)(order * order), 1.0f);
+    if (order > 1) tercet_hadamard_signs(order, signs.data());
+    for (int i = 0; i < order; i++)
+        for (int j = 0; j <= i; j++) { // orthogonal rows
+            float product = 0;
+            for (int k = 0; k < order; k++) product += signs[(size_t)(i * order + k)] * signs[(size_t)(j * order + k)];
+            const float want = i == j ? (float)order : 0.0f;
+            expect_same("all", "signs", &product, &want, 1);
+        }
+    const tercet_rotation rotation{dim, tercet_hadamard_order(dim), signs.data()};
     const std::vector<float>& y = everywhere("rotate", n, x, [&](const tercet_backend* backend, float* out) {
-        backend->rotate(in_place ? out : x, n, dim, out);
+        backend->rotate(in_place ? out : x, n, &rotation, out);
     });
     for (int i = 0; i < n; i++) {
         const float* block = x + i / dim * dim;
+        const float* row = &signs[(size_t)(i % dim / run * order)];
         double sum = 0, largest = 0;
         for (int j = 0; j < dim; j++) {
-            sum += (__builtin_parity((unsigned)(i % dim & j)) ? -1 : 1) * (double)block[j];
+            sum += (__builtin_parity((unsigned)(i % run & j % run)) ? -1 : 1) * (double)row[j / run] * (double)block[j];
             largest = fmax(largest, fabs((double)block[j]));
         }
         expect_near((double)y[(size_t)i], sum / sqrt((double)dim), 1e-6 * sqrt((double)dim) * largest);

@@ -1,6 +1,6 @@
 """`tercet.program.hadamard.rotated` for torch, with a gradient: H is its own transpose, so that is rotated likewise.
 
-On the CPU, float32 goes through the engine's kernel: the same bits, and no tensor for each stage of the transform.
+On the CPU, floats of 32 bits and less go through the engine's kernel: the same bits, and no tensor for each stage.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, block: int) -> Tensor:
         ctx.block = block
-        if x.device.type != "cpu" or x.dtype != torch.float32:
+        if x.device.type != "cpu" or x.dtype == torch.float64:
             return rotated(x, block)
-        rows = x.reshape(-1, x.shape[-1]).numpy(force=True)
-        return torch.from_numpy(kernels.rotate(rows, block)).reshape(x.shape)
+        rows = x.reshape(-1, x.shape[-1]).float().numpy(force=True)
+        return torch.from_numpy(kernels.rotate(rows, block)).reshape(x.shape).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
