@@ -13,9 +13,9 @@ from tercet.artifact import Artifact
 from tercet.cli import app
 from tercet.errors import TercetError
 from tercet.packing import PackedTensor, unpack
-from tercet.pipeline import Watch
+from tercet.pipeline import Data, Watch, quantize
 from tercet.pipeline.tuning import Tuning, tune
-from tercet.recipe import Train
+from tercet.recipe import Recipe, Rotate, Train
 from tercet.tensor import TernaryTensor
 
 SETTINGS = Train(steps=30, batch=4, context=16, lr=2e-2, scale_lr=2e-3, norm_lr=0, precision="float32")
@@ -42,6 +42,16 @@ def test_it_learns_the_text_and_stays_ternary(source: Path, packed: Path, text: 
                 assert np.array_equal(new.codes, old.codes), name
         else:
             assert np.array_equal(old, new), name  # norms are frozen
+
+
+@pytest.mark.parametrize("rotate", [True, "inputs"])
+def test_a_rotated_folder_is_tuned_in_its_own_basis(source: Path, text: Path, tmp_path: Path, rotate: Rotate) -> None:
+    recipe = Recipe.parse({"rules": [{"quantizer": "learned"}], "rotate": rotate, "calibrate": {"text": str(text)}})
+    quantize(str(source), tmp_path / "rotated", recipe, Data(examine=False))
+    still = SETTINGS.model_copy(update={"steps": 1, "lr": 1e-9, "scale_lr": 1e-9})
+    tuned = tune(str(source), tmp_path / "rotated", tmp_path / "tuned", text, Tuning(rank=4, train=still))
+    assert abs(np.log(tuned.trained / tuned.before)) < 0.02
+    assert abs(np.log(tuned.after / tuned.before)) < 0.02
 
 
 def test_the_command_prints_what_changed(source: Path, packed: Path, text: Path, tmp_path: Path) -> None:

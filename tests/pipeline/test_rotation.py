@@ -21,7 +21,7 @@ from tercet.pipeline.lessons import lesson_for
 from tercet.pipeline.making import making
 from tercet.pipeline.rotation import rotated_source
 from tercet.program import hadamard
-from tercet.recipe import Recipe
+from tercet.recipe import Recipe, Rotate
 from tercet.runtime import Engine
 from tercet.runtime.pictures.encoder import Encoder
 
@@ -35,11 +35,16 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sources.Source:
     return sources.resolve(str(tiny.save_folder(tmp_path / "source")))
 
 
-def test_a_rotated_source_is_the_same_function_of_other_weights(source: sources.Source) -> None:
-    turned = rotated_source(source)
+@pytest.mark.parametrize("rotate", [True, "inputs"])
+def test_a_rotated_source_is_the_same_function_of_other_weights(source: sources.Source, rotate: Rotate) -> None:
+    turned = rotated_source(source, rotate)
     module = ProgramModule(turned.model, turned.tensors())
     ids = tiny.ids(16, seed=1)
     np.testing.assert_allclose(ModuleLogits(module)(ids), FloatModel(source.pretrained())(ids), rtol=1e-3, atol=1e-4)
+
+
+def test_every_input_may_be_rotated_at_run_time(source: sources.Source) -> None:
+    turned = rotated_source(source, "inputs")
     rotations = families.model(turned.config).rotations
     assert rotations == {
         name: source.model.weights[name].shape[1] & -source.model.weights[name].shape[1]
@@ -55,12 +60,13 @@ def test_a_rotated_source_is_the_same_function_of_other_weights(source: sources.
             assert np.array_equal(turned.tensors()[name], tensor), name
 
 
-def test_a_rotated_recipe_goes_the_whole_way(source: sources.Source, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rotate", [True, "inputs"])
+def test_a_rotated_recipe_goes_the_whole_way(source: sources.Source, tmp_path: Path, rotate: Rotate) -> None:
     text = tmp_path / "text.txt"
     text.write_text(tiny.TEXT * 40, encoding="utf-8")
     fields = {
         "rules": [{"quantizer": "learned"}],
-        "rotate": True,
+        "rotate": rotate,
         "group_size": 32,
         "calibrate": {"tokens": 256, "context": 32, "text": str(text)},
         "distil": {"text": str(text)},
@@ -70,7 +76,8 @@ def test_a_rotated_recipe_goes_the_whole_way(source: sources.Source, tmp_path: P
     calibrated = quantize(source, tmp_path / "a", plain, data)
     distilled = quantize(source, tmp_path / "b", Recipe.parse(fields), data)
     for report in (calibrated, distilled):
-        assert Artifact.open(report.folder).config["model"]["tercet"] == {"rotate": True}
+        words = {"rotate": True} if rotate == "inputs" else {"rotate": True, "stream": True}
+        assert Artifact.open(report.folder).config["model"]["tercet"] == words
         assert verify(report.folder).ok
     ids = tiny.ids(32, seed=3)
     near, far = (Engine.open(report.folder).logits(ids) for report in (calibrated, distilled))

@@ -7,7 +7,7 @@ from typing import Any
 from tercet.errors import ModelError
 from tercet.families.transforms import NONE, Transforms
 from tercet.program import Op, Role, Weight
-from tercet.program.hadamard import largest_block
+from tercet.program.hadamard import largest_block, widest_block
 
 __all__ = ["Builder"]
 
@@ -17,6 +17,7 @@ class Builder:
 
     Attributes:
         transforms: what the linears of the block at hand have (`tercet.families.transforms`).
+        stream: whether the residual stream is rotated.
         blocks: for each block that has ended, the names of its linears.
     """
 
@@ -26,6 +27,7 @@ class Builder:
         self.widths: dict[str, int] = {}
         self.blocks: list[tuple[str, ...]] = []
         self.transforms = NONE
+        self.stream = transforms.stream
         self._chosen = transforms
         self._first = 0
 
@@ -39,15 +41,16 @@ class Builder:
         self.blocks.append(tuple(op.weight for op in self.ops[self._first :] if op.kind == "linear"))
         self.transforms = NONE
 
-    def rotate(self, buffer: str, target: str = "") -> str:
-        """The input of a block's linears, where the model's are rotated: in place, or into `target`.
+    def rotate(self, buffer: str, target: str = "", *, inner: bool = False) -> str:
+        """The input of a block's linears, where the model's are rotated and the stream's rotation is not in it: in
+        place, or into `target`.
 
         Returns the buffer that the linears read.
         """
         width, chosen = self.widths[buffer], self.transforms.rotate
-        if chosen is None:
+        if chosen is None or (self.stream and not inner):
             return buffer
-        block = chosen or largest_block(width)
+        block = chosen or (widest_block(width) if self.stream else largest_block(width))
         if width % block:
             raise ModelError(
                 f"config.json: tercet: rotate is {block}; it must divide the width of each linear: {width}"
@@ -56,6 +59,12 @@ class Builder:
             return buffer
         self.op("rotate", (buffer,), target or buffer, width, dim=block)
         return target or buffer
+
+    def turn(self, buffer: str) -> None:
+        """Into the basis of the residual stream where that is rotated, or out of it: H is its own inverse."""
+        if self.stream:
+            width = self.widths[buffer]
+            self.op("rotate", (buffer,), buffer, width, dim=widest_block(width))
 
     def clip(self, *buffers: str) -> None:
         """The results of a block's linears, where the model's are clipped."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from tercet.errors import ModelError
 from tercet.families.builder import Builder
 from tercet.families.family import Family
 from tercet.families.settings import Settings
@@ -68,7 +69,9 @@ def _stored(modules: Mapping[str, Stored], name: str) -> Stored | None:
 
 def build(spec: DecoderSpec, transforms: Transforms = NONE) -> Program:
     """The operations of a decoder, in order, and the tensors they read. Raises ModelError where a rotation's block does
-    not divide a linear's width."""
+    not divide a linear's width, or the residual stream cannot be rotated."""
+    if transforms.stream and (spec.norm != "rmsnorm" or spec.norms != "before" or spec.qkv_limit):
+        raise ModelError(f"config.json: tercet: stream is set, but {spec.family}'s residual stream cannot be rotated")
     return _Builder(spec, transforms).program()
 
 
@@ -83,6 +86,7 @@ class _Builder(Builder):
         spec, shape = self.spec, self.spec.shape
         embedding = self.matrix("model.embed_tokens.weight", shape.vocab, shape.width, "embedding")
         self.op("embed", ("ids",), "x", shape.width, weight=embedding, factor=spec.embedding_factor)
+        self.turn("x")
         for layer in range(shape.layers):
             self.begin_block()
             if spec.parallel:
@@ -90,6 +94,7 @@ class _Builder(Builder):
             else:
                 self.sequential(layer, f"model.layers.{layer}")
             self.end_block()
+        self.turn("x")
         self.normalize("x", "h", spec.final_norm)
         head = embedding if spec.tied else "lm_head.weight"
         self.weights.setdefault(head, Weight((shape.vocab, shape.width), "head"))
@@ -181,7 +186,7 @@ class _Builder(Builder):
             self.linear(source, buffer, f"{name}.{part}", width, inner, spec.mlp_bias)
         self.clip(*buffers)
         self.op("gated" if len(into) == 2 else "activation", buffers, "inner", inner, function=spec.function)
-        self.rotate("inner")
+        self.rotate("inner", inner=True)
         self.linear("inner", output, f"{name}.{back}", inner, width, spec.mlp_bias)
         self.clip(output)
 

@@ -147,6 +147,8 @@ def pair(config: Settings, image: TowerSpec, text: TowerSpec, picture: Picture, 
 
 def build(spec: TowerSpec, transforms: Transforms = NONE) -> Program:
     """The operations of a tower, in order, and the tensors they read. Raises ModelError as that of decoders."""
+    if transforms.stream:
+        raise ModelError("config.json: tercet: stream is set, but a tower's residual stream cannot be rotated")
     return _Builder(spec, transforms).program()
 
 

@@ -2,6 +2,9 @@
 
     rotate   x -> H x before each linear of a block, whose stored weight is W H (`tercet.program.hadamard`): true for
              blocks of the largest power of two that divides the linear's width, or the columns of a block, such as 64
+    stream   true: the residual stream holds x H, and attention's values v H per head (`tercet.program.folding`); then
+             `rotate` is about the last linear of each MLP alone, the only one whose input is not rotated already, and
+             true for a block of the whole width where there is such a matrix
     clip     y -> min(max(y, -limit), limit) after each, its bias added: the layer of Crulis et al.
     blocks   [first, end): the transformer blocks that have them; all by default
 
@@ -16,6 +19,7 @@ from typing import Any
 
 from tercet.families.settings import Settings
 from tercet.program import Model
+from tercet.program.hadamard import order
 
 __all__ = ["NONE", "Transforms", "read_transforms", "transformed"]
 
@@ -30,12 +34,14 @@ class Transforms:
     Attributes:
         rotate: columns of a block of the rotation; 0: as many as the width allows; None: not rotated.
         clip: limit of the results; None: not clipped.
+        stream: whether the residual stream is rotated, in all blocks.
     """
 
     rotate: int | None = None
     clip: float | None = None
     first: int = 0
     end: int = 0
+    stream: bool = False
 
 
 NONE = Transforms()
@@ -53,7 +59,7 @@ def read_transforms(config: Settings, layers: int, part: str = "") -> Transforms
         if unknown := sorted(str(key)[:40] for key in given.keys() - PARTS):
             raise Settings(given, {}, where).error(unknown[0], "absent: the model has no such part")
         given, where = Settings(given, {}, where).part(part), f"{where}: {part}"
-    if unknown := sorted(str(key)[:40] for key in given.keys() - {"rotate", "clip", "blocks"}):
+    if unknown := sorted(str(key)[:40] for key in given.keys() - {"rotate", "stream", "clip", "blocks"}):
         raise Settings(given, {}, where).error(unknown[0], "absent: it is not known here")
     own = Settings(given, {}, where)
     first, end = 0, layers
@@ -65,7 +71,10 @@ def read_transforms(config: Settings, layers: int, part: str = "") -> Transforms
         first = named.integer("0", 0, layers - 1)
         end = named.integer("1", first + 1, layers)
     clip = None if own.raw("clip") is None else own.number("clip", 1e-6, 1e6)
-    return Transforms(_rotate(own), clip, first, end)
+    stream = own.raw("stream") is not None and own.flag("stream")
+    if stream and clip is not None:
+        raise own.error("clip", "absent where the residual stream is rotated: the limit is of what is not")
+    return Transforms(_rotate(own), clip, first, end, stream)
 
 
 def transformed(config: Mapping[str, Any], model: Model, part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,6 +92,6 @@ def _rotate(own: Settings) -> int | None:
     if value is None or isinstance(value, bool):
         return 0 if value else None
     block = own.integer("rotate", 2, LARGEST)
-    if block & (block - 1):
-        raise own.error("rotate", "true, false or a power of two")
+    if not order(block):
+        raise own.error("rotate", "true, false or columns of a block that can be rotated, such as a power of two")
     return block

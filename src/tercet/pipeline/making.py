@@ -47,7 +47,7 @@ class Making:
     """A model to be made; by `making`.
 
     Attributes:
-        source: the original, its inputs rotated where the recipe says so.
+        source: the original, rotated where the recipe says so.
         plan: what becomes of each matrix, by name.
     """
 
@@ -78,7 +78,7 @@ class Making:
 
 def making(source: Source, recipe: Recipe) -> Making:
     """Raises at once what a later stage would raise after the work before it: RecipeError, ModelError, FormatError."""
-    origin = rotated_source(source) if recipe.rotate else source
+    origin = rotated_source(source, recipe.rotate) if recipe.rotate else source
     made = Making(origin, recipe, recipe.plan(origin.model))
     _ = made.student
     source.check()

@@ -1,20 +1,23 @@
-"""A source whose linears read rotated inputs (`rotate: true` in a recipe; `tercet.program.hadamard`).
+"""A source whose linears read rotated inputs (`rotate` in a recipe): matrices and activations have fewer outliers.
 
-Of a linear W H is calibrated, trained and stored, and it reads H x: the same function, but matrices and activations
-have fewer outliers to round. The rest of the pipeline treats such a source like any other; config.json of the packed
-folder says that it is rotated (`model.tercet`).
+Of a linear W H is calibrated, trained and stored, and it reads H x: the same function. Where the family allows it the
+rotations are folded into the weights (`tercet.program.folding`), and only the inputs of the MLPs' last linears are
+rotated at run time, behind the nonlinearity; elsewhere all inputs are. The rest of the pipeline treats such a source
+like any other; config.json of the packed folder says that it is rotated (`model.tercet`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tercet.families.transforms import transformed
+from tercet.program.folding import Folded, Folding, folding
 from tercet.program.hadamard import rotated
+from tercet.recipe import Rotate
 from tercet.sources import Source
 
 __all__ = ["RotatedSource", "rotated_source"]
@@ -22,21 +25,38 @@ __all__ = ["RotatedSource", "rotated_source"]
 
 @dataclass(frozen=True)
 class RotatedSource(Source):
-    """A source with W H for each W of a linear in a block; its programs rotate what these linears read.
+    """A source with W H for each W of a linear in a block; its programs rotate what these linears read, where the
+    weights in front do not.
 
     `pretrained` is the original itself, which computes the same.
     """
 
+    foldings: tuple[Folding, ...] = field(default=(), compare=False)
+
     def tensors(self) -> Mapping[str, NDArray[np.float32]]:
-        return _RotatedTensors(super().tensors(), self.model.rotations)
+        tensors = super().tensors()
+        for each in self.foldings:
+            tensors = Folded(tensors, each)
+        return _RotatedTensors(tensors, self.model.rotations)
 
 
-def rotated_source(source: Source) -> RotatedSource:
-    """The same model with rotated inputs, in blocks as large as the widths allow. Raises ModelError as families do."""
-    config = source.config
-    for part in source.model.parts:
-        config = transformed(config, source.model, part, {"rotate": True})
-    return RotatedSource(source.name, source.folder, config, source.fingerprint, source.origin)
+def rotated_source(source: Source, rotate: Rotate = True) -> RotatedSource:
+    """The same model, rotated in blocks as large as the widths allow. Raises ModelError as families do.
+
+    Args:
+        rotate: true: folded into the weights as far as that goes; "inputs": every linear's input at run time.
+    """
+    config, foldings = source.config, []
+    for part, program in source.model.parts.items():
+        found = None if rotate == "inputs" else folding(program)
+        words: dict[str, object] = {"rotate": True}
+        if found is not None:
+            foldings.append(found)
+            words["stream"] = True
+        config = transformed(config, source.model, part, words)
+    return RotatedSource(
+        source.name, source.folder, config, source.fingerprint, source.origin, foldings=tuple(foldings)
+    )
 
 
 class _RotatedTensors(Mapping[str, NDArray[np.float32]]):

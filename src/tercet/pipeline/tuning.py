@@ -148,8 +148,8 @@ def _opened(source: str | sources.Source, folder: str | Path, out: Path) -> tupl
     _check(packed, origin)
     if checked_target(out).resolve() == packed.folder.resolve():
         raise TercetError(f"{out} is the folder to tune, which is left as it is; choose another one to write")
-    rotated = packed.config["model"].get("tercet", {}).get("rotate")
-    return packed, rotated_source(origin) if rotated else origin
+    words = packed.config["model"].get("tercet", {})
+    return packed, rotated_source(origin, words.get("stream") or "inputs") if words.get("rotate") else origin
 
 
 def _check(packed: Artifact, origin: sources.Source) -> None:

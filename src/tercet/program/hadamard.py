@@ -2,8 +2,8 @@
 
     (W H)(H x) = W x,   H = diag(B, B, ...),   B orthonormal and symmetric, block x block, entries +-1/sqrt(block)
 
-so a model rotated so computes what it did, and its weights W H are rounded in place of W. A block of m * 2^k columns has
-B = P (x) S / sqrt(block), the Kronecker product of Paley's matrix P of order m (1 for powers of two) and Sylvester's S.
+so a model rotated so computes what it did, and its weights W H are rounded in place of W. A block of m * 2^k columns
+has B = P (x) S / sqrt(block): P is Paley's matrix of order m, 1 for powers of two, S is Sylvester's of order 2^k.
 The engine computes H x by the fast transform: in runs of 2^k with half = 1, 2, 4 ... 2^k/2, ascending, each pair of
 values `half` apart becomes (a + b, a - b); then, where m > 1, each m values 2^k apart become their sums with the signs
 of P's rows, added from the first to the last; at last all are multiplied by f32(1/sqrt(block)). In float32 that is the
@@ -11,8 +11,8 @@ same bits everywhere, here too.
 
 Paley's constructions (1933), symmetric both, q a prime and chi its quadratic character:
 
-    I    m = q + 1, q = 3 mod 4        [[1, 1], [1, -K]],  K_ij = chi(i + j), and 1 where i + j = 0
-    II   m = 2 (q + 1), q = 1 mod 4    C (x) [[1, 1], [1, -1]] + 1 (x) [[1, -1], [-1, -1]],  C = [[0, 1], [1, chi(i - j)]]
+    I    m = q + 1, q = 3 mod 4        [[1, 1], [1, -K]], K_ij = chi(i + j), and 1 where i + j = 0
+    II   m = 2 (q + 1), q = 1 mod 4    C (x) [[1, 1], [1, -1]] + 1 (x) [[1, -1], [-1, -1]], C = [[0, 1], [1, chi(i-j)]]
 """
 
 from __future__ import annotations

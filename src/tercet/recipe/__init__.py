@@ -12,6 +12,7 @@ from tercet.recipe.settings import (
     Evaluate,
     Precision,
     Reconstruct,
+    Rotate,
     Rule,
     Train,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Precision",
     "Recipe",
     "Reconstruct",
+    "Rotate",
     "Rule",
     "Train",
     "names",

@@ -11,7 +11,7 @@ from tercet.errors import RecipeError
 from tercet.program import Model, ModelKind, Program
 from tercet.recipe.planning import Group, Planned, plan
 from tercet.recipe.reading import read
-from tercet.recipe.settings import Calibrate, ClipDistil, Distil, Evaluate, Rule, Settings, TernaryFormat, Train
+from tercet.recipe.settings import Calibrate, ClipDistil, Distil, Evaluate, Rotate, Rule, Settings, TernaryFormat, Train
 
 __all__ = ["Recipe"]
 
@@ -34,7 +34,7 @@ class Recipe(Settings, frozen=True):
         group_size: input columns that share a scale, wherever a quantizer does not say it itself: 128, 64, 32, "row",
             or "auto": the largest of these that divides every width it is for.
         rotate: whether inputs of the blocks' linears are rotated (`tercet.program.hadamard`), and their weights to
-            match.
+            match: true, folded into the weights as far as that goes; "inputs", every input at run time.
         format: how ternary codes are stored where a rule does not say it. Binary ones are stored as b1.
         calibrate: None for plain rounding.
         distil, train: what the calibrated (or rounded) model learns, and how; both or neither. `distil` with
@@ -46,7 +46,7 @@ class Recipe(Settings, frozen=True):
     description: str = ""
     rules: tuple[Rule, ...]
     group_size: Group = "auto"
-    rotate: bool = False
+    rotate: Rotate = False
     format: TernaryFormat = "t2"
     calibrate: Calibrate | None = Calibrate()
     distil: AnyDistil | None = None

@@ -19,6 +19,7 @@ __all__ = [
     "Precision",
     "Reconstruct",
     "Role",
+    "Rotate",
     "Rule",
     "Settings",
     "TernaryFormat",
@@ -32,6 +33,7 @@ Divergence = Literal["forward", "reverse", "cakld", "eakld"]
 Activations = Literal["a16", "a8", "a4", "ternary"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Optimizer = Literal["adamw", "sgd"]
+Rotate = bool | Literal["inputs"]
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):

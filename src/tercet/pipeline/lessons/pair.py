@@ -150,7 +150,11 @@ class PairLesson:
             lambda batch: teacher(part, batch.float() if batch.is_floating_point() else batch).result,
             rows,
             cache,
-            {"source": dict(self.making.source.origin), "part": part, "rotate": self.making.recipe.rotate},
+            {
+                "source": dict(self.making.source.origin),
+                "part": part,
+                "rotated": self.making.source.config.get("tercet"),
+            },
             lambda i, n: watch.step(f"ask the teacher ({part})", i, n),
         )
 

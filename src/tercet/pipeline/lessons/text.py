@@ -90,7 +90,7 @@ class TextLesson:
         bfloat16 = uses_bfloat16(self._how.precision, torch.device("cpu"))
         if bfloat16:
             _halve(teacher)
-        key = {"source": self.making.source.origin, "rotate": self.making.recipe.rotate}
+        key = {"source": self.making.source.origin, "rotated": self.making.source.config.get("tercet")}
 
         def progress(done: int, total: int) -> None:
             watch.step("ask the teacher", done, total)
