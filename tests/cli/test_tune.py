@@ -23,7 +23,7 @@ SETTINGS = Train(steps=30, batch=4, context=16, lr=2e-2, scale_lr=2e-3, norm_lr=
 
 @pytest.fixture(autouse=True)
 def _no_default_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tercet.data.default_text", lambda _split: None)
+    monkeypatch.setattr("tercet.data.default_texts", lambda _split: None)
 
 
 def test_it_learns_the_text_and_stays_ternary(source: Path, packed: Path, text: Path, tmp_path: Path) -> None:

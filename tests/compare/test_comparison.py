@@ -48,15 +48,15 @@ TRAIN = {"steps": 4, "batch": 2, "context": 16, "lr": 2e-3, "scale_lr": 1e-3, "n
 CALIBRATE = {"tokens": 256, "context": 16}
 
 
-def text(split: str) -> str:
-    return " ".join(np.random.default_rng(len(split)).choice(WORDS, 600 if split == "train" else 60))
+def text(split: str) -> dict[str, str]:
+    return {"": " ".join(np.random.default_rng(len(split)).choice(WORDS, 600 if split == "train" else 60))}
 
 
 @pytest.fixture(autouse=True)
 def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("tercet.data.default_text", text)
+    monkeypatch.setattr("tercet.data.default_texts", text)
     monkeypatch.setattr(fsio, "_sync", lambda _: None)
     monkeypatch.setattr(workshop.gc, "collect", lambda: 0)  # a second each among pytest's objects
 
@@ -142,7 +142,7 @@ def test_rows_are_made_measured_and_not_made_again(
 def test_a_row_says_what_eval_says(source: sources.Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison.run, "plots", lambda *_: None)
     file = tmp_path / "text.txt"
-    file.write_text(text("test"))
+    file.write_text(text("test")[""])
     everything = Settings(Data(eval_text=file), eval_tokens=100_000)
     result = compare_methods(source, [ROUNDED], tmp_path / "out", everything)
     quantize(source, tmp_path / "packed", ROUNDED.recipe, Data(examine=False))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tercet.data.pictures import packages
+from tercet.data import packages
 
 
 @pytest.fixture

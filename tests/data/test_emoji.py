@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from package_files import tar
-from tercet.data.pictures import Split, emoji, packages
+from tercet.data import packages
+from tercet.data.pictures import Split, emoji
 from tercet.errors import FormatError, ModelError
 
 COUNT = 60

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from package_files import deb
-from tercet.data.pictures import fashion_mnist, packages
+from tercet.data import packages
+from tercet.data.pictures import fashion_mnist
 from tercet.errors import FormatError, ModelError
 
 Client = Callable[[str, bytes], list[list[str]]]

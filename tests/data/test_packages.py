@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from package_files import ar, deb, link, tar
-from tercet.data.pictures import packages
-from tercet.data.pictures.packages import debian_members, npm_members
+from tercet.data import packages
+from tercet.data.packages import debian_members, npm_members
 from tercet.errors import FormatError, ModelError
 
 Client = Callable[[str, bytes], list[list[str]]]

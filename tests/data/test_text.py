@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tiny
-from tercet.data import default_text, fetch_default_text, generated_text, text
+from tercet.data import default_text, fetch_default_text, generated_text, packages, text
 from tercet.errors import FormatError, ModelError
 
 LONG = "A paragraph that is long enough to be kept, with plain words and nothing else in it at all, really."
@@ -80,14 +80,14 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = bz2.compress(dump(40))
     monkeypatch.setattr(text, "SHA256", hashlib.sha256(packed).hexdigest())
 
-    def pip(command: list[str], **_: object) -> object:
+    def pip(command: list[str], cwd: str, **_: object) -> object:
         assert "gensim==4.4.0" in command
         assert "--no-deps" in command
-        with zipfile.ZipFile(Path(command[command.index("-d") + 1]) / "gensim-4.4.0-x.whl", "w") as made:
+        with zipfile.ZipFile(Path(cwd) / "gensim-4.4.0-x.whl", "w") as made:
             made.writestr(text.MEMBER, packed)
         return type("Done", (), {"returncode": 0, "stderr": ""})
 
-    monkeypatch.setattr(text.subprocess, "run", pip)
+    monkeypatch.setattr(packages.subprocess, "run", pip)
 
 
 @pytest.mark.usefixtures("wheel")
@@ -97,7 +97,7 @@ def test_the_default_text_is_fetched_once(monkeypatch: pytest.MonkeyPatch, capfd
     assert train.count("\n\nA paragraph") > 20
     assert "REDIRECT" not in train + str(default_text("test")) + str(default_text("validation"))
     assert "Talk" not in train
-    monkeypatch.setattr(text.subprocess, "run", lambda *_, **__: pytest.fail("downloaded twice"))
+    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: pytest.fail("downloaded twice"))
     assert default_text("train") == train
     assert capfd.readouterr().out == ""
 
@@ -112,9 +112,9 @@ def test_another_file_in_the_wheel_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_without_pip_there_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERCET_CACHE", str(tmp_path))
     failed = type("Done", (), {"returncode": 1, "stderr": "trace\nERROR: no network"})
-    monkeypatch.setattr(text.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: failed)
     assert default_text("test") is None
-    with pytest.raises(ModelError, match=r"could not download gensim==4\.4\.0: ERROR: no network"):
+    with pytest.raises(ModelError, match=r"could not download gensim==4\.4\.0 from PyPI: ERROR: no network"):
         fetch_default_text()
 
 

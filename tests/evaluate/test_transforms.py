@@ -51,7 +51,7 @@ def test_inspect_names_them(folder: Path) -> None:
 def test_a_malformed_one_is_refused(folder: Path) -> None:
     file = folder / "config.json"
     config = json.loads(file.read_text())
-    config["model"]["tercet"]["rotate"] = 12
+    config["model"]["tercet"]["rotate"] = 50
     file.write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="rotate is 12; it must be true, false or a power of two"):
+    with pytest.raises(ModelError, match="rotate is 50; it must be true, false or columns of a block"):
         Engine.open(folder)

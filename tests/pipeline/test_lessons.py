@@ -31,7 +31,7 @@ ROUNDED: dict[str, Any] = {"calibrate": None, "distil": None, "train": None}
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("tercet.data.default_text", lambda _split: None)
+    monkeypatch.setattr("tercet.data.default_texts", lambda _split: None)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ ONE = {"num_hidden_layers": 1}
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sources.Source:
     monkeypatch.setenv("TERCET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("tercet.data.default_text", lambda _split: None)
+    monkeypatch.setattr("tercet.data.default_texts", lambda _split: None)
     return sources.resolve(str(tiny.save_folder(tmp_path / "source")))
 
 

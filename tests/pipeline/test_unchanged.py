@@ -90,7 +90,7 @@ def made(case: str, stage: str) -> Tensors:
     with (
         tempfile.TemporaryDirectory() as place,
         mock.patch.dict(os.environ, {"TERCET_CACHE": f"{place}/cache"}),
-        mock.patch("tercet.data.default_text", return_value=None),
+        mock.patch("tercet.data.default_texts", return_value=None),
     ):
         return tensors(folder_of(case, fields, Path(place)))
 

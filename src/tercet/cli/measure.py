@@ -19,12 +19,12 @@ def evaluate(
     text: Annotated[
         str | None,
         typer.Option(
-            "--text", metavar="FILE", help="Text to measure on; default: the default text's validation split."
+            "--text", metavar="FILE", help="Text to measure on; default: all kinds of the default text (validation)."
         ),
     ] = None,
     context: Annotated[int, typer.Option("--context", min=2, help="Number of tokens in a window.")] = 512,
     tokens: Annotated[
-        int | None, typer.Option("--tokens", min=2, help="Number of tokens to read at most; default: the whole text.")
+        int | None, typer.Option("--tokens", min=2, help="Number of tokens to read at most; default: all of a file.")
     ] = None,
     against: Annotated[
         str | None,
@@ -83,14 +83,36 @@ def evaluate(
 
 
 def _eval_text(result: dict[str, Any]) -> str:
+    end = (
+        f"{result['text']}, by {result['runs_on']}; non-overlapping windows of {result['context']},"
+        f" {'BOS in front of each' if result['prefix'] else 'no BOS'}, first token unscored"
+    )
+    if "kinds" in result:
+        return _kinds_table(result["kinds"]) + end
     lines = [f"perplexity      {result['perplexity']:.4g}"]
     if result["kl"] is not None:
         lines += [f"KL              {result['kl']:.4g} nats a token", f"top-1 agreement {result['top1_agreement']:.1%}"]
-    lines.append(
-        f"{result['tokens']} tokens of {result['text']}, by {result['runs_on']}; non-overlapping windows of"
-        f" {result['context']}, {'BOS in front of each' if result['prefix'] else 'no BOS'}, first token unscored"
-    )
-    return "\n".join(lines)
+    return "\n".join([*lines, f"{result['tokens']} tokens of {end}"])
+
+
+def _kinds_table(kinds: dict[str, dict[str, Any]]) -> str:
+    compared = all("ratio" in found for found in kinds.values())
+    columns = ("kind", "perplexity", "tokens", *(("times", "KL", "top-1") if compared else ()))
+    lines = [
+        (
+            kind,
+            f"{found['perplexity']:.4g}",
+            f"{found['tokens']:,}",
+            *((f"{found['ratio']:.2f}x", f"{found['kl']:.3f}", f"{found['top1_agreement']:.1%}") if compared else ()),
+        )
+        for kind, found in kinds.items()
+    ]
+    if compared:
+        times = {kind: found["ratio"] for kind, found in kinds.items()}
+        worst = max(times, key=times.__getitem__)
+        lines.append(("mean", "", "", f"{sum(times.values()) / len(times):.2f}x", "", ""))
+        lines.append((f"worst: {worst}", "", "", f"{times[worst]:.2f}x", "", ""))
+    return render(columns, lines)
 
 
 def _datasets_text(result: dict[str, Any]) -> str:

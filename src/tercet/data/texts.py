@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,11 +21,20 @@ MAX_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Text:
-    """A text and where it came from; `name` fits into a sentence, and `str` names it without doubt."""
+    """A text and where it came from; `name` fits into a sentence, and `str` names it without doubt.
 
-    content: str
+    Attributes:
+        parts: what it holds, by kind; of most texts one, without a name.
+        sha256: of the parts, one after another.
+    """
+
+    parts: Mapping[str, str]
     name: str
     sha256: str
+
+    @property
+    def content(self) -> str:
+        return "\n\n".join(self.parts.values())
 
     @property
     def origin(self) -> dict[str, str]:
@@ -49,15 +59,15 @@ def choose(
     Raises TercetError where there is no such text.
     """
     if wanted == "default":
-        content = data.default_text(split)
-        if content is not None:
-            return _named(content, f"the default text ({split})")
+        kinds = data.default_texts(split)
+        if kinds is not None:
+            return _named(kinds, f"the default text ({split})")
     elif wanted != "generated":
-        return _named(_read(Path(wanted)), Path(wanted).name)
+        return _named({"": _read(Path(wanted))}, Path(wanted).name)
     if source is None:
         raise TercetError("the default text cannot be had; give a text file")
     written = data.generated_text(source.pretrained(), Tokenizer.open(source.folder), tokens, seed)
-    return _named(written, f"text the model wrote itself (seed {seed})")
+    return _named({"": written}, f"text the model wrote itself (seed {seed})")
 
 
 def refuse_unreadable(*wanted: str | Path | None) -> None:
@@ -83,8 +93,8 @@ def _bytes(file: Path) -> bytes:
     return content
 
 
-def _named(content: str, name: str) -> Text:
-    return Text(content, name, hashlib.sha256(content.encode()).hexdigest())
+def _named(parts: Mapping[str, str], name: str) -> Text:
+    return Text(parts, name, hashlib.sha256("".join(parts.values()).encode()).hexdigest())
 
 
 def _read(file: Path) -> str:

@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 
 from tercet import fsio
+from tercet.data.mixture import cut
 from tercet.data.sets import open_set
 from tercet.data.texts import choose
-from tercet.data.windows import windows
 from tercet.errors import TercetError
+from tercet.evaluate.kinds import compare_kinds, kinds_of, ratios
 from tercet.evaluate.models import open_embedder, open_model
 from tercet.evaluate.picture_rows import bars, check_bars
 from tercet.evaluate.pictures import as_dict, measure
-from tercet.evaluate.text import quality
 from tercet.progress import Progress, silent
 
 __all__ = ["evaluate", "evaluate_pictures"]
+
+DEFAULT = 8192  # tokens of the default text's first kind
 
 
 def evaluate(
@@ -38,25 +40,40 @@ def evaluate(
         model: packed folder, or source.
         text: a text file; the validation split of the cached default text if None.
         context: tokens a window; the model's own limit if that is less.
-        tokens: at most so many; the whole text if None.
+        tokens: at most so many, half of them of each kind but the first; if None, the whole of a file, and `DEFAULT`
+            of the default text.
         against: the model that KL and top-1 agreement refer to.
 
-    Returns the fields of `Quality`, and beside them `text` (its name), `prefix` (ids in front of each window) and
-    `runs_on`. Raises TercetError where there is no text, or the two models split it differently into tokens.
+    Returns the fields of `Quality` for the text's first kind, and beside them `text` (its name), `prefix` (ids in front
+    of each window), `runs_on`, and for a text of several kinds `kinds`: for each the fields of `Quality`, and with
+    `against` `ratio`, times its perplexity. Raises TercetError where there is no text, or the two models split it
+    differently into tokens.
     """
     chosen = choose(text or "default", "validation")
     student = open_model(model, threads=threads)
-    ids = student.encode(chosen.content)
+    cuts = cut(chosen, student.encode, min(context, student.context, tokens or context), student.prefix())
     teacher = open_model(against, threads=threads) if against is not None else None
-    if teacher is not None and teacher.encode(chosen.content) != ids:
+    if teacher is not None and any(
+        teacher.encode(content) != student.encode(content) for content in chosen.parts.values()
+    ):
         raise TercetError(
             f"{model} and {against} split the text into different tokens; compare models of one tokenizer"
         )
-    cut = windows(ids, min(context, student.context), tokens, prefix=student.prefix())
+    if len(cuts) > 1:
+        cuts = kinds_of(cuts, tokens or DEFAULT)
+    elif tokens is not None:
+        cuts = {kind: each[: max(1, tokens // each.shape[1])] for kind, each in cuts.items()}
     step = progress or silent
     reference = None if teacher is None else teacher.logits
-    result = quality(student.logits, cut, reference, lambda done, total: step("windows", done, total))
-    return {**result.as_dict(), "text": chosen.name, "prefix": student.prefix(), "runs_on": student.runs_on}
+    models = {"student": student.logits, **({} if reference is None else {"teacher": reference})}
+    found = compare_kinds(models, cuts, reference, lambda done, total: step("windows", done, total))
+    shown = {kind: each["student"].as_dict() for kind, each in found.items()}
+    result = {**next(iter(shown.values())), "text": chosen.name, "prefix": student.prefix(), "runs_on": student.runs_on}
+    if len(shown) == 1:
+        return result
+    times = {} if teacher is None else ratios(found, "student", "teacher")
+    kinds = {kind: each | ({"ratio": times[kind]} if times else {}) for kind, each in shown.items()}
+    return {**result, "kinds": kinds}
 
 
 def evaluate_pictures(

@@ -20,8 +20,9 @@ class Row:
         runs_on: "torch" or "engine".
         file_mb: bytes / 10^6 of everything the model needs, tokenizer included.
         bits_per_weight: 8 * bytes of all tensors / all weights.
-        scores: by name. Of a language model "perplexity", "kl", "top1_agreement" (`Quality`); of an image-text model
-            "<data set> <metric>", shares of 1.
+        scores: by name. Of a language model "perplexity", "kl", "top1_agreement" (`Quality`), and of a text of several
+            kinds "mean_of_kinds" and "worst_kind" (`tercet.evaluate.kinds`); of an image-text model "<data set>
+            <metric>", shares of 1.
         ternary_share, zero_share: ternary weights of all weights; zeros of the ternary ones.
         resident_mb: growth of the process's memory by opening and using the model, KV cache not counted.
         prefill_tokens_per_s, decode_tokens_per_s: medians.
@@ -51,8 +52,11 @@ HEADINGS = {
     "linear_probe": "linear probe",
     "mean_average_precision": "mean AP",
     "recall": "mean R@1",
+    "mean_of_kinds": "mean of kinds",
+    "worst_kind": "worst kind",
 }
-NUMBERS = ("perplexity", "kl")  # all other scores are shares
+NUMBERS = ("perplexity", "kl")
+TIMES = ("mean_of_kinds", "worst_kind")  # the original's perplexity; all other scores are shares
 FACTS = (
     ("ternary_share", "ternary"),
     ("zero_share", "zeros"),
@@ -88,7 +92,9 @@ def words(name: str) -> str:
 
 
 def score(name: str, value: float | None) -> str:
-    """A cell: a share in percent, any other score as a number."""
+    """A cell: a share in percent, a ratio as so many times, any other score as a number."""
+    if value is not None and name in TIMES:
+        return f"{value:.2f}x" if value < 100 else f"{number(value)}x"
     if value is None or name in NUMBERS:
         return number(value)
     return f"{value:.1%}"

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tercet import sources
-from tercet.data import spread, windows
+from tercet.data.mixture import cut
 from tercet.data.texts import Text
-from tercet.evaluate import compare
 from tercet.evaluate.contents import contents
 from tercet.evaluate.footprint import Footprint, footprint
+from tercet.evaluate.kinds import compare_kinds, kinds_of, scores
 from tercet.evaluate.models import Measurable, open_model
 from tercet.evaluate.rows import Row
 from tercet.evaluate.speed import Speed, speeds
@@ -55,22 +55,18 @@ def compare_with_original(
     models |= {name: open_model(folder, threads=rounds.threads) for name, folder in folders.items()}
     first = models[ORIGINAL]
     context = min(settings.context, *(model.context for model in models.values()))
-    cut = spread(windows(first.encode(text.content), context, prefix=first.prefix()), settings.tokens)
+    cuts = kinds_of(cut(text, first.encode, context, first.prefix()), settings.tokens)
     logits = {name: model.logits for name, model in models.items()}
-    qualities = compare(logits, cut, first.logits, lambda i, n: progress("evaluate windows", i, n))
+    by_kind = compare_kinds(logits, cuts, first.logits, lambda i, n: progress("evaluate windows", i, n))
     paces = _speeds(models, rounds, context, progress)
     rows = []
     for name in models:
         size, bits = _packed_size(folders[name]) if name in folders else original_size(source)
-        quality, pace = qualities[name], paces[name]
+        pace = paces[name]
         rows.append(
             Row(
                 name=name,
-                scores={
-                    "perplexity": quality.perplexity,
-                    "kl": quality.kl or 0.0,
-                    "top1_agreement": quality.top1_agreement or 0.0,
-                },
+                scores=scores(by_kind, name, ORIGINAL),
                 file_mb=size,
                 resident_mb=memory[name].resident_mb,
                 prefill_tokens_per_s=pace.prefill_tokens_per_s,
@@ -83,12 +79,17 @@ def compare_with_original(
 
 
 def protocol(text: Text, settings: Evaluate) -> str:
+    first, *others = text.parts
+    kinds = (
+        f", {first}; mean and worst of the kinds are times the original's perplexity, on half as many tokens of each of"
+        f" the others: {', '.join(others)}"
+    )
     return (
-        f"Perplexity, KL(original || model) and top-1 agreement on at most {settings.tokens} tokens of {text.name}:"
-        f" non-overlapping windows of {settings.context} from all over it, no BOS unless the tokenizer adds one, a"
-        " window's first token unscored. MB are 10^6 bytes; the original's size is that of 16-bit weights. Memory is"
-        " the growth of the process by opening the model and running 128 tokens, KV cache not counted. Speeds are"
-        " medians."
+        f"Perplexity, KL(original || model) and top-1 agreement on at most {settings.tokens} tokens of"
+        f" {text.name}{kinds if others else ''}: non-overlapping windows of {settings.context} from all over it, no BOS"
+        " unless the tokenizer adds one, a window's first token unscored. MB are 10^6 bytes; the original's size is"
+        " that of 16-bit weights. Memory is the growth of the process by opening the model and running 128 tokens, KV"
+        " cache not counted. Speeds are medians."
     )
 
 

@@ -24,6 +24,7 @@ from tercet import artifact, data, sources
 from tercet.artifact import RECIPE, Artifact, ModelFolder
 from tercet.calibrate import Quantized, dequantized
 from tercet.data import spread, windows
+from tercet.data.mixture import cut, evenly
 from tercet.data.texts import Text, choose
 from tercet.errors import TercetError
 from tercet.evaluate import quality
@@ -170,8 +171,9 @@ def _split(cut: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def _general(engine: Any, context: int) -> NDArray[np.int64] | None:
-    content = data.default_text("validation")
-    return None if content is None else windows(engine.encode(content), context, prefix=engine.prefix())
+    if data.default_texts("validation") is None:
+        return None
+    return evenly(cut(choose("default", "validation"), engine.encode, context, engine.prefix()), MEASURED)
 
 
 def _measured(

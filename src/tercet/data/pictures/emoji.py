@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.data.packages import npm_members
 from tercet.data.pictures.base import Pictures, Split, bucket
-from tercet.data.pictures.packages import npm_members
 from tercet.errors import FormatError, ModelError
 from tercet.sources import cache
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.data.packages import debian_members
 from tercet.data.pictures.base import Pictures, Split
-from tercet.data.pictures.packages import debian_members
 from tercet.errors import FormatError, ModelError
 from tercet.sources import cache
 

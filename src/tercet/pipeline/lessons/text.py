@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tercet import data as texts
-from tercet.data import spread, windows
+from tercet.data.mixture import cut, drawn, evenly
 from tercet.data.texts import Text, choose, refuse_unreadable
 from tercet.evaluate import quality
 from tercet.evaluate.originals import ModuleLogits
@@ -60,10 +60,8 @@ class TextLesson:
 
     def inputs(self, part: str, settings: Calibrate, watch: Watch) -> NDArray[Any]:  # noqa: ARG002 - there is one part
         """int64[n, context] of the training split."""
-        cut = self._windows(self._calibrated_on(settings), settings.window, None)
         # From all over the text: a few whole articles would say less about the model's inputs than parts of many.
-        drawn = np.random.default_rng(settings.seed).permutation(len(cut))[: max(1, settings.tokens // cut.shape[1])]
-        return cut[np.sort(drawn)]
+        return drawn(self._windows(self._calibrated_on(settings), settings.window), settings.tokens, settings.seed)
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -73,19 +71,20 @@ class TextLesson:
         """int64[n, context]: what training reads, and no more: a stored teacher answers to nothing else."""
         if self._learnt is None:
             how = self._how
-            cut = self._windows(self._distilled_on(), how.context, self._settings.tokens)
-            read = how.steps * how.batch * how.accumulation
-            self._learnt = cut[np.sort(np.random.default_rng(how.seed).permutation(len(cut))[:read])]
+            cuts = self._windows(self._distilled_on(), how.context)
+            width = next(iter(cuts.values())).shape[1]
+            read = how.steps * how.batch * how.accumulation * width
+            self._learnt = drawn(cuts, min(read, self._settings.tokens or read), how.seed)
         return self._learnt
 
     def digest(self) -> str:
-        cut = self.learnt()
-        return hashlib.sha256(f"{cut.shape}".encode() + np.ascontiguousarray(cut).tobytes()).hexdigest()
+        learnt = self.learnt()
+        return hashlib.sha256(f"{learnt.shape}".encode() + np.ascontiguousarray(learnt).tobytes()).hexdigest()
 
     def teach(self, cache: Path, watch: Watch) -> Taught:
-        settings, cut = self._settings, self.learnt()
+        settings, learnt = self._settings, self.learnt()
         if not settings.has_teacher:
-            return Taught(None, {"ids": cut})
+            return Taught(None, {"ids": learnt})
         teacher = ProgramModule(self.making.model, self.making.source.tensors()).eval().requires_grad_(False)
         bfloat16 = uses_bfloat16(self._how.precision, torch.device("cpu"))
         if bfloat16:
@@ -97,11 +96,12 @@ class TextLesson:
 
         if settings.top_k:
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                return Taught(None, {"ids": cut, **stored_logits(teacher, cut, settings.top_k, cache, key, progress)})
+                answers = stored_logits(teacher, learnt, settings.top_k, cache, key, progress)
+            return Taught(None, {"ids": learnt, **answers})
         if settings.teacher == "stored":
-            answers = stored_hidden(teacher, cut, cache, key, progress, bfloat16=bfloat16)
-            return Taught(HeadOnly(teacher), {"ids": cut, **answers})
-        return Taught(teacher, {"ids": cut})
+            answers = stored_hidden(teacher, learnt, cache, key, progress, bfloat16=bfloat16)
+            return Taught(HeadOnly(teacher), {"ids": learnt, **answers})
+        return Taught(teacher, {"ids": learnt})
 
     def task(self, student: ProgramModule, teacher: nn.Module | None) -> TextTask:
         assert teacher is None or isinstance(teacher, ProgramModule | HeadOnly)
@@ -114,14 +114,12 @@ class TextLesson:
         return TextLesson(making, self.data, self.threads, self)
 
     def validation(self) -> Validation | None:
-        """The perplexity on the validation split of the default text, in the products that training computes with: a
-        curve to choose by, three times as quick as float32."""
-        content = texts.default_text("validation")
-        if content is None:
+        """The perplexity on the validation split of the default text, all kinds alike, in the products that training
+        computes with: a curve to choose by, three times as quick as float32."""
+        if texts.default_texts("validation") is None:
             return None
-        how, tokenizer = self._how, Tokenizer.open(self.making.source.folder)
-        cut = windows(tokenizer.encode(content, around=False), how.context, prefix=tokenizer.prefix())
-        chosen = spread(cut, VALIDATION)
+        how = self._how
+        chosen = evenly(self._windows(choose("default", "validation"), how.context), VALIDATION)
 
         def measured(task: nn.Module) -> dict[str, float]:
             assert isinstance(task, TextTask)
@@ -160,10 +158,13 @@ class TextLesson:
             self._texts[key] = choose(wanted, "train", self.making.source, tokens, seed)
         return self._texts[key]
 
-    def _windows(self, text: Text, context: int, tokens: int | None) -> NDArray[np.int64]:
+    def _windows(self, text: Text, context: int) -> dict[str, NDArray[np.int64]]:
         tokenizer = Tokenizer.open(self.making.source.folder)
-        ids = tokenizer.encode(text.content, around=False)
-        return windows(ids, min(context, self.making.model.text.context), tokens, prefix=tokenizer.prefix())
+
+        def encode(content: str) -> list[int]:
+            return tokenizer.encode(content, around=False)
+
+        return cut(text, encode, min(context, self.making.model.text.context), tokenizer.prefix())
 
 
 def _halve(teacher: ProgramModule) -> None:

