@@ -146,6 +146,32 @@ def test_the_correction_answers_what_both_streams_lack() -> None:
             assert torch.allclose(statistics.corrected(name, 1e-7).T, best, atol=1e-4)
 
 
+def test_unseen_tokens_choose_how_far_the_weights_go() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth, weight = torch.randn(2, 8, 32, generator=generator)
+
+    def sums(tokens: int, noise: float) -> Statistics:
+        """What should change is W' = truth, seen through noise."""
+        x = torch.randn(1, tokens, 32, generator=generator)
+        lacking = x @ (truth - weight).T + noise * torch.randn(1, tokens, 8, generator=generator)
+        made = Statistics({"a": weight}, inputs=1, residual=1)
+        made.add(x, x, {"a": lacking})
+        return made
+
+    def error(found: Statistics, unseen: Statistics) -> tuple[float, float]:
+        chosen, fixed = found.chosen("a", unseen), found.corrected("a")
+        return float((chosen - truth).square().mean()), float((fixed - truth).square().mean())
+
+    chosen, fixed = error(sums(2000, 0.0), sums(500, 0.0))  # nothing to fear: all of the way
+    assert chosen < 1e-3
+    assert chosen <= fixed
+    chosen, fixed = error(sums(40, 10.0), sums(500, 10.0))  # more noise than signal, and few tokens
+    assert chosen < 0.5 * fixed
+    only_noise = sums(40, 10.0)
+    truth.copy_(weight)  # what is unseen asks for no change
+    assert torch.allclose(only_noise.chosen("a", sums(5000, 0.0)), weight)
+
+
 def test_a_hessian_wider_than_a_strip_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tercet.calibrate.statistics.STRIP", 10)
     x = torch.randn(1, 64, 32, generator=torch.Generator().manual_seed(0))

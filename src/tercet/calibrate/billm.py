@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tercet.calibrate.blocks import CORRECTION_DAMPING, Walk
+from tercet.calibrate.blocks import Walk
 from tercet.calibrate.keep import dequantized, rounded
 from tercet.calibrate.statistics import Statistics, damped
 from tercet.program import Program
@@ -209,10 +209,10 @@ class _Walk(Walk):
         super().__init__(program, plan, settings, windows)
         self.bits: dict[str, int] = {}
 
-    def _solve(self, stage: Stage, statistics: Statistics) -> dict[str, _Solved]:
+    def _solve(self, stage: Stage, statistics: Statistics, unseen: Statistics | None = None) -> dict[str, _Solved]:  # noqa: ARG002
         hessian = damped(statistics.hessian, self.settings.damping)
         found = {}
         for op in self._unsolved(stage):
-            values, self.bits[op.weight] = binarize(statistics.corrected(op.weight, CORRECTION_DAMPING), hessian)
+            values, self.bits[op.weight] = binarize(statistics.corrected(op.weight), hessian)
             found[op.weight] = _Solved(values)
         return found

@@ -36,9 +36,8 @@ from tercet.recipe import Calibrate, Planned
 __all__ = ["Solved", "Walk", "calibrate"]
 
 CHUNK_TOKENS = 2048
-UNSEEN = 4  # with so many chunks the last is set aside for what must not be fitted on tokens already fitted
+UNSEEN = 5  # of so many chunks the last is set aside for what must not be fitted on tokens already fitted
 SPARSE = 4  # of its tokens one in so many is enough
-CORRECTION_DAMPING = 0.05  # of the mean diagonal: the correction is noisier than the codes and wants more than they
 
 
 def calibrate(
@@ -142,7 +141,7 @@ class Walk:
         source = program.ops[0].inputs[0]
         self.streams: list[tuple[Buffers, Buffers]] = [({source: rows}, {source: rows}) for rows in chunks]
         self.counted = [counted(program, rows) for rows in chunks]
-        self.seen = len(chunks) - (len(chunks) >= UNSEEN)  # no statistics are made of the last chunk
+        self.seen = len(chunks) - len(chunks) // UNSEEN  # the last ones choose, what the others' statistics offer
         self.entries: list[Buffers] = []  # of the quantized stream, in front of the block that `block` was in
         self.behind: _Trained | None = None  # the block before, where two are trained together
 
@@ -163,9 +162,9 @@ class Walk:
         quantized.update({name: torch.from_numpy(dequantized(tensor)) for name, tensor in solved.items()})
         for stage in stages(ops):
             statistics = self._advance(stage, original, quantized, [] if known else self._unsolved(stage))
-            if statistics is None:
+            if not statistics:
                 continue
-            for name, levels in self._solve(stage, statistics).items():
+            for name, levels in self._solve(stage, *statistics).items():
                 solved[name] = levels.to_tensor()
                 quantized[name] = levels.dequantize()
         return solved
@@ -224,39 +223,46 @@ class Walk:
         before, rows = torch.from_numpy(weight + np.float32(op.offset)), torch.from_numpy(head)
         gains = fit_gains(pairs[: self.seen], before, rows)
         if self.seen < len(pairs):
-            unseen = [x.flatten(0, 1)[::SPARSE] for x in pairs[-1]]
+            unseen = [
+                torch.cat([x.flatten(0, 1)[::SPARSE] for x in each]) for each in zip(*pairs[self.seen :], strict=True)
+            ]
             gains *= fit_sureness(unseen[0] * gains, unseen[1] * before, rows)
         return gains.numpy() - np.float32(op.offset)
 
     def _unsolved(self, stage: Stage) -> list[Op]:
         return [op for op in stage.linears if self.plan[op.weight].quantizer is not None]
 
-    def _advance(self, stage: Stage, original: Buffers, quantized: Buffers, wanted: Sequence[Op]) -> Statistics | None:
-        """Run both streams up to the stage's linears; sum what solving the `wanted` ones needs."""
+    def _advance(self, stage: Stage, original: Buffers, quantized: Buffers, wanted: Sequence[Op]) -> list[Statistics]:
+        """Run both streams up to the stage's linears; sum what solving the `wanted` ones needs, of the unseen chunks
+        apart."""
         self.ahead = self.ahead[len(stage.before) :]
         needed = live(self.ahead)
         joined = {op.weight: residuals(op, self.ahead[stage.linears.index(op) :]) for op in wanted}
-        settings, statistics = self.settings, None
+        settings, statistics = self.settings, list[Statistics]()
         if wanted:
             weights = {op.weight: original[op.weight] for op in wanted}
-            statistics = Statistics(weights, inputs=settings.correction, residual=settings.residual)
+            statistics = [
+                Statistics(weights, inputs=settings.correction, residual=settings.residual)
+                for _ in range(2 if self.seen < len(self.streams) else 1)
+            ]
         for index, (floats, ternary) in enumerate(self.streams):
             for buffers, weights in ((floats, original), (ternary, quantized)):
                 for op in stage.before:
                     run(self.program, op, buffers, weights)
                 for name in set(buffers) - needed:
                     del buffers[name]
-            if statistics is not None and index < self.seen:
+            if statistics:
                 source, these = wanted[0].inputs[0], self.counted[index]
                 apart = {
                     weight: torch.stack([floats[name] - ternary[name] for name in names]).sum(0)[these]
                     for weight, names in joined.items()
                     if names
                 }
-                statistics.add(ternary[source][these], floats[source][these], apart)
+                sums = statistics[index >= self.seen]
+                sums.add(ternary[source][these], floats[source][these], apart)
         return statistics
 
-    def _solve(self, stage: Stage, statistics: Statistics) -> Mapping[str, Solved]:
+    def _solve(self, stage: Stage, statistics: Statistics, unseen: Statistics | None = None) -> Mapping[str, Solved]:
         """Levels of the stage's matrices; those with the same quantizer are solved as one, row under row."""
         settings = self.settings
         together: dict[QuantizerConfig, list[str]] = {}
@@ -266,7 +272,7 @@ class Walk:
             together.setdefault(config, []).append(op.weight)
         found: dict[str, Levels] = {}
         for config, names in together.items():
-            wanted = [statistics.corrected(name, CORRECTION_DAMPING) for name in names]
+            wanted = [statistics.chosen(name, unseen) if unseen else statistics.corrected(name) for name in names]
             levels = solve(
                 torch.cat(wanted), statistics.hessian, config, damping=settings.damping, sweeps=settings.sweeps
             )

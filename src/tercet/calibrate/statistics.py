@@ -22,6 +22,9 @@ from torch import Tensor
 
 __all__ = ["Statistics", "damped"]
 
+# Of the correction, in units of the mean diagonal: it is noisier than the codes and wants more than they.
+DAMPING = 0.05
+DAMPINGS = (0.02, 0.05, 0.2, 1.0)  # to choose from
 STRIP = 512  # columns of the Hessian summed at a time, from the diagonal on: the other half is their mirror image
 
 
@@ -62,12 +65,28 @@ class Statistics:
         """float32[in, in]."""
         return self._upper.triu() + self._upper.triu(1).T
 
-    def corrected(self, name: str, damping: float) -> Tensor:
+    def wanted(self, name: str) -> Tensor:
+        """(inputs * W C + residual * R) of the linear `name`, float32[out, in]."""
+        return self._wanted[name] if name in self._wanted else self.weights[name] @ self._inputs * self.shares[0]
+
+    def corrected(self, name: str, damping: float = DAMPING) -> Tensor:
         """W' of the linear `name`, float32[out, in]."""
-        weight = self.weights[name]
-        wanted = self._wanted[name] if name in self._wanted else weight @ self._inputs * self.shares[0]
         factor = torch.linalg.cholesky(damped(self.hessian, damping))
-        return weight + torch.cholesky_solve(wanted.T, factor).T
+        return self.weights[name] + torch.cholesky_solve(self.wanted(name).T, factor).T
+
+    def chosen(self, name: str, unseen: Statistics) -> Tensor:
+        """As `corrected`, but `unseen`, of tokens that these sums are not made of, chooses the damping and how far the
+        weights go: the correction fits what it was made of better than anything else."""
+        weight, wanted, hessian = self.weights[name], unseen.wanted(name), unseen.hessian
+        most, best = 0.0, weight
+        for damping in DAMPINGS:
+            change = self.corrected(name, damping) - weight
+            along, across = float((change * wanted).sum()), float(((change @ hessian) * change).sum())
+            far = min(max(along / max(across, 1e-30), 0.0), 1.0)
+            mended = 2 * far * along - far * far * across  # of the unseen squared error
+            if mended > most:
+                most, best = mended, weight + change * far
+        return best
 
 
 def damped(hessian: Tensor, damping: float) -> Tensor:
