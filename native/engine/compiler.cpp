@@ -190,6 +190,7 @@ void Compiler::embed() {
     expect_width(out(), r.matrix->cols);
     r.factor = op->factor;
     r.out = out();
+    if (op->dim) rotation(r, r.matrix->cols);
     row(r, {});
     written(r.out, {});
 }
@@ -229,15 +230,19 @@ void Compiler::clip() {
 
 void Compiler::rotate() {
     RowOp r(RowKind::rotate);
+    rotation(r, width(in(0)));
+    elementwise(std::move(r), 1);
+}
+
+void Compiler::rotation(RowOp& r, int columns) {
     r.dim = op->dim;
     r.order = tercet_hadamard_order(r.dim);
-    expect(r.order > 0 && width(in(0)) % r.dim == 0,
+    expect(r.order > 0 && columns % r.dim == 0,
            "a rotation of " + std::to_string(r.dim) + " columns; use a power of two that divides the width");
     if (r.order > 1) {
         r.signs.resize(static_cast<size_t>(r.order) * static_cast<size_t>(r.order));
         tercet_hadamard_signs(r.order, r.signs.data());
     }
-    elementwise(std::move(r), 1);
 }
 
 void Compiler::check_attention() {

@@ -54,6 +54,7 @@ private:
     void elementwise(RowOp r, size_t inputs);
     void clip();
     void rotate();
+    void rotation(RowOp& r, int columns); // what `r` turns: blocks of that many columns
     void linear();
     int quantized_area(const tercet_matrix& w);
 

@@ -113,7 +113,7 @@ const float* Engine::given_row(int32_t id) const {
 }
 
 void Engine::embed(const RowOp& op, int32_t id, float* to) const {
-    if (id < plan->vocab) backend.row(op.matrix, id, op.factor, to);
+    if (id < plan->vocab) look_up(op, id, to);
     else std::memcpy(to, given_row(id), static_cast<size_t>(plan->width) * sizeof(float));
 }
 

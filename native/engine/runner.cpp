@@ -103,6 +103,12 @@ void Runner::run_group(const Phase* begin, const Phase* end, int64_t n) {
     check_finite();
 }
 
+void Runner::look_up(const RowOp& op, int32_t id, float* to) const {
+    backend.row(op.matrix, id, op.factor, to);
+    const tercet_rotation rotation{op.dim, op.order, op.signs.data()};
+    if (op.dim) backend.rotate(to, op.matrix->cols, &rotation, to);
+}
+
 void Runner::run_row_op(const RowOp& op, int begin, int end, const Share& share) {
     const tercet_backend& k = backend;
     const int n = end - begin;

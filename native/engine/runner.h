@@ -45,6 +45,7 @@ protected:
     void run_group(const Phase* begin, const Phase* end, int64_t n);
     // A row operation that knows more than its row.
     virtual void run_special(const RowOp& op, int begin, int end, const Share& share) = 0;
+    void look_up(const RowOp& op, int32_t id, float* to) const; // a row of the table, rotated back where it is stored so
     // Throws where the n rows that the last operation wrote are not finite.
     void check_output(int64_t n, int columns, const char* what) const;
 

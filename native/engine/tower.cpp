@@ -88,7 +88,7 @@ void Tower::run_special(const RowOp& op, int begin, int end, const Share& share)
     for (int64_t r = begin; r < end; ++r) {
         float* y = data(op.out, r, share);
         switch (op.kind) {
-        case RowKind::embed: backend.row(op.matrix, ids[r], op.factor, y); break;
+        case RowKind::embed: look_up(op, ids[r], y); break;
         case RowKind::patches: read_patch(r / own, r % own, y); break;
         case RowKind::table: backend.row(op.matrix, static_cast<int32_t>(r % op.from.of(length)), 1, y); break;
         case RowKind::prepend:

@@ -40,6 +40,18 @@ def test_a_rotated_model_computes_the_same(family: str, rotate: bool | int) -> N
     assert np.abs(interpreter.logits(program, tensors, tiny.ids()) - wanted).max() > 0.1 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, *tiny.OTHERS])
+def test_tables_may_be_stored_rotated(family: str) -> None:
+    _, config, tensors = tiny.model(family)
+    plain, program = program_of(config), program_of(config, table=True)
+    assert set(program.rotations) == {program.ops[0].weight, program.ops[-1].weight}
+    assert program.last_norm.weight == plain.ops[-2].weight
+    wanted = interpreter.logits(plain, tensors, tiny.ids())
+    found = interpreter.logits(program, turned(program, tensors), tiny.ids())
+    assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
+    assert np.abs(interpreter.logits(program, tensors, tiny.ids()) - wanted).max() > 0.1 * np.abs(wanted).max()
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_linears_of_the_chosen_blocks_are_clipped(family: str) -> None:
     made, config, tensors = tiny.model(family)

@@ -21,13 +21,18 @@ FORMATS = ["t2", "b1", "q8", "q4", "f16", "f32", "t19", "transforms"]
 LENGTH = 70  # more than one block of keys
 
 
-TRANSFORMS = {"rotate": True, "clip": 3.0}
+TRANSFORMS = {"rotate": True, "clip": 3.0, "table": True}
+TURNED = {"rotate": True, "stream": True, "table": True}
 
 
 @functools.cache
 def _model(family: str, linear: str = "t2") -> tuple[Any, Any]:
     if linear == "transforms":
         return tiny_packed.model(family, "t2", group=32, tercet=TRANSFORMS)
+    if linear == "turned":  # of widths that are no powers of two
+        return tiny_packed.model(
+            family, "t2", group=32, tercet=TURNED, hidden_size=96, intermediate_size=160, head_dim=24
+        )
     if linear == "t19":
         return tiny_packed.model(family, linear, group=128, hidden_size=128, intermediate_size=256)
     return tiny_packed.model(family, linear, group=32)
@@ -61,6 +66,15 @@ def test_same_with_rotated_inputs_and_clipped_results(family: str) -> None:
     assert not np.array_equal(expected, _expected(family))
     for isa in kernels.backends():
         assert np.array_equal(_engine(family, "transforms", isa=isa, threads=2, chunk=7).logits(_ids()), expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_same_with_folded_rotations(family: str) -> None:
+    program = _model(family, "turned")[0]
+    assert {op.dim for op in program.ops if op.kind in ("embed", "rotate")} == {96, 160}
+    for isa in kernels.backends():
+        found = _engine(family, "turned", isa=isa, threads=2, chunk=7).logits(_ids())
+        assert np.array_equal(found, _expected(family, "turned"))
 
 
 @pytest.mark.parametrize("isa", kernels.backends())

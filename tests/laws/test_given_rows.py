@@ -18,14 +18,20 @@ from tercet.modules import ops
 from tercet.program import interpreter
 from tercet.runtime import Engine, GivenRows
 
-FAMILIES = ["llama", "gemma3_text"]  # the second multiplies what its table holds
+# The second multiplies what its table holds, and the third's is stored rotated, while its residual stream is not.
+FAMILIES = ["llama", "gemma3_text", "rotated"]
 IDS = np.random.default_rng(7).integers(0, 300, 70).astype(np.int32)
 PICTURES = slice(5, 20), slice(40, 70)  # of the ids: what is given as rows
 
 
 @functools.cache
+def _model(family: str) -> Any:
+    return tiny_packed.model("llama", tercet={"table": True}) if family == "rotated" else tiny_packed.model(family)
+
+
+@functools.cache
 def _engine(family: str, **options: Any) -> Engine:
-    return Engine(*tiny_packed.model(family), **{"threads": 1, "context": 128, **options})
+    return Engine(*_model(family), **{"threads": 1, "context": 128, **options})
 
 
 @functools.cache
@@ -33,14 +39,14 @@ def _expected(family: str) -> NDArray[np.float32]:
     return _engine(family, isa="scalar").logits(IDS)
 
 
-def _given(engine: Engine) -> tuple[NDArray[np.int32], list[GivenRows]]:
+def _given(engine: Engine, family: str) -> tuple[NDArray[np.int32], list[GivenRows]]:
     """The ids with two stretches of them given as rows."""
     embed = engine.program.ops[0]
-    table = tiny_packed.model(engine.program.family)[1][embed.weight]
+    table = _model(family)[1][embed.weight]
     ids, blocks = IDS.copy(), []
     for place in PICTURES:
-        rows = [kernels.row(table, token, factor=embed.factor, isa=engine.isa) for token in IDS[place].tolist()]
-        blocks.append(engine.give_rows(np.stack(rows)))
+        rows = np.stack([kernels.row(table, token, factor=embed.factor, isa=engine.isa) for token in IDS[place]])
+        blocks.append(engine.give_rows(kernels.rotate(rows, embed.dim) if embed.dim else rows))
         ids[place] = blocks[-1].ids
     return ids, blocks
 
@@ -49,7 +55,7 @@ def _given(engine: Engine) -> tuple[NDArray[np.int32], list[GivenRows]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_of_the_table_are_its_tokens(family: str, isa: str) -> None:
     engine = _engine(family, isa=isa)
-    ids, blocks = _given(engine)
+    ids, blocks = _given(engine, family)
     assert min(blocks[0].ids) >= engine.vocab_size
     assert np.array_equal(engine.logits(ids), _expected(family))
 
@@ -59,7 +65,7 @@ def test_rows_of_the_table_are_its_tokens(family: str, isa: str) -> None:
 def test_in_every_company_and_cache(data: st.DataObject) -> None:
     """Steps of any size beside another text's, rewinds and forks."""
     engine, expected = _engine("gemma3_text", threads=2, chunk=16), _expected("gemma3_text")
-    ids, _blocks = _given(engine)
+    ids, _blocks = _given(engine, "gemma3_text")
     sequence, other = engine.new_sequence(), engine.new_sequence()
     for _ in range(data.draw(st.integers(1, 6))):
         if len(sequence) and data.draw(st.booleans(), "rewind"):
@@ -77,7 +83,7 @@ def test_in_every_company_and_cache(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_float_mode_the_interpreter_and_torch_agree(family: str) -> None:
-    program, packed = tiny_packed.model(family)
+    program, packed = _model(family)
     tensors = tiny_packed.floats(packed)
     width = program.widths[program.ops[0].output]
     rows = np.random.default_rng(1).normal(size=(12, width)).astype(np.float32)

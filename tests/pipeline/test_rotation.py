@@ -44,7 +44,7 @@ def test_a_rotated_source_is_the_same_function_of_other_weights(source: sources.
 
 
 def test_every_input_may_be_rotated_at_run_time(source: sources.Source) -> None:
-    turned = rotated_source(source, "inputs")
+    turned = rotated_source(source, "inputs", table=False)
     rotations = families.model(turned.config).rotations
     assert rotations == {
         name: source.model.weights[name].shape[1] & -source.model.weights[name].shape[1]
@@ -76,7 +76,7 @@ def test_a_rotated_recipe_goes_the_whole_way(source: sources.Source, tmp_path: P
     calibrated = quantize(source, tmp_path / "a", plain, data)
     distilled = quantize(source, tmp_path / "b", Recipe.parse(fields), data)
     for report in (calibrated, distilled):
-        words = {"rotate": True} if rotate == "inputs" else {"rotate": True, "stream": True}
+        words = {"rotate": True, "table": True} | ({} if rotate == "inputs" else {"stream": True})
         assert Artifact.open(report.folder).config["model"]["tercet"] == words
         assert verify(report.folder).ok
     ids = tiny.ids(32, seed=3)

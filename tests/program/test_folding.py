@@ -23,8 +23,9 @@ def program_of(config: dict[str, object]) -> Program:
     return families.model(config).text
 
 
+@pytest.mark.parametrize("table", [False, True])
 @pytest.mark.parametrize("family", EVERY)
-def test_a_folded_model_computes_the_same(family: str) -> None:
+def test_a_folded_model_computes_the_same(family: str, table: bool) -> None:
     _, config, tensors = tiny.model(family)
     plain, how = program_of(config), folding(program_of(config))
     assert (how is None) == (family in UNFOLDED)
@@ -32,8 +33,9 @@ def test_a_folded_model_computes_the_same(family: str) -> None:
         with pytest.raises(ModelError, match="residual stream cannot be rotated"):
             program_of({**config, "tercet": {"stream": True}})
         return
-    program = program_of({**config, "tercet": {"stream": True, "rotate": True}})
-    assert set(program.rotations) == {names[-1] for names in program.blocks}
+    program = program_of({**config, "tercet": {"stream": True, "rotate": True, "table": table}})
+    tables = {plain.ops[0].weight, plain.ops[-1].weight} if table else set()
+    assert set(program.rotations) == {names[-1] for names in program.blocks} | tables
     turned = Folded(tensors, how)
     weights = {
         name: rotated(tensor, program.rotations[name]) if name in program.rotations else tensor
@@ -45,7 +47,7 @@ def test_a_folded_model_computes_the_same(family: str) -> None:
     for name in plain.linears:  # each is another matrix now
         assert np.abs(weights[name] - tensors[name]).max() > 0.1 * np.abs(tensors[name]).max(), name
     embedding = plain.ops[0].weight
-    assert weights[embedding] is tensors[embedding]
+    assert (weights[embedding] is tensors[embedding]) == (not table)
     assert np.array_equal(weights[plain.ops[-2].weight], tensors[plain.ops[-2].weight])
 
 

@@ -27,9 +27,11 @@ from tercet.calibrate.keep import Quantized, dequantized, refuse_not_finite, rou
 from tercet.calibrate.reconstruct import Piece, forward, reconstruct
 from tercet.calibrate.solve import solve
 from tercet.calibrate.statistics import Statistics
+from tercet.calibrate.tables import fitted_tables
 from tercet.modules.ops import Buffers, counted, run
 from tercet.program import Op, Program
 from tercet.program.blocks import Stage, block_ops, live, residuals, stages
+from tercet.program.hadamard import rotated
 from tercet.quantizers import Levels, QuantizerConfig
 from tercet.recipe import Calibrate, Planned
 
@@ -66,7 +68,9 @@ def calibrate(
 
     Raises QuantizeError where weights do not fit their quantizer.
     """
+    tables = fitted_tables(program, tensors, plan, windows)
     walk = Walk(program, plan, settings, torch.from_numpy(windows))
+    walk.tables = tables
     kept = BlockCache(cache, plan, windows, settings) if cache else None
     blocks = block_ops(program)
     solved: dict[str, Quantized] = {}
@@ -77,7 +81,7 @@ def calibrate(
         refuse_not_finite(weights)
         known, seconds = None, 0.0
         if kept:
-            kept.enter(ops, weights)
+            kept.enter(ops, weights, [tables[name].codes for name in names if name in tables])
             known, seconds = kept.load() or (None, 0.0)
         found = walk.block(ops, weights, known or {})
         if settings.reconstruct:
@@ -93,11 +97,15 @@ def calibrate(
             progress(index + 1, len(blocks))
     begin = time.process_time()
     rest = [name for name in program.weights if name in plan and name not in solved]
-    solved.update({name: rounded(tensors[name], plan[name], name) for name in rest})
+    solved.update({name: tables.get(name) or rounded(tensors[name], plan[name], name) for name in rest})
     walk.forget()
-    norm, head = program.ops[-2:]
+    head = program.ops[-1]
     if head.output == "logits":
-        solved[norm.weight] = walk.last_norm(norm, tensors[norm.weight], dequantized(solved[head.weight]))
+        rows, block = dequantized(solved[head.weight]), program.rotations.get(head.weight)
+        norm = program.last_norm
+        solved[norm.weight] = walk.last_norm(
+            norm, tensors[norm.weight], rotated(rows, block).astype(np.float32) if block else rows
+        )
     if spent:
         spent(time.process_time() - begin)
     return solved
@@ -136,6 +144,7 @@ class Walk:
         self.program = program
         self.plan = plan
         self.settings = settings
+        self.tables: Mapping[str, Quantized] = {}  # embedding and head, where they are fitted beforehand
         self.ahead = program.ops  # not run yet
         chunks = torch.split(windows, max(1, CHUNK_TOKENS // windows.shape[1]))
         source = program.ops[0].inputs[0]
@@ -158,7 +167,7 @@ class Walk:
         linears = {op.weight for op in ops if op.kind == "linear"}
         for name in weights:
             if name in self.plan and name not in solved and (not self.plan[name].quantizer or name not in linears):
-                solved[name] = rounded(weights[name], self.plan[name], name)
+                solved[name] = self.tables.get(name) or rounded(weights[name], self.plan[name], name)
         quantized.update({name: torch.from_numpy(dequantized(tensor)) for name, tensor in solved.items()})
         for stage in stages(ops):
             statistics = self._advance(stage, original, quantized, [] if known else self._unsolved(stage))

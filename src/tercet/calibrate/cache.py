@@ -29,6 +29,8 @@ from tercet.tensor import TernaryTensor
 
 __all__ = ["BlockCache"]
 
+METHOD = 2  # counts what changed in calibration since the version: blocks that were solved otherwise are not taken
+
 
 class BlockCache:
     """Blocks of one calibration, met in order: `enter` each, then `load` it or `save` it.
@@ -41,14 +43,18 @@ class BlockCache:
         self.folder = folder
         # Where the text came from does not matter, its tokens do.
         settings = settings.model_copy(update={"text": "default"})
-        self.chain = hashlib.sha256(f"{__version__} {settings!r} {dict(plan)!r} {windows.shape}".encode())
+        self.chain = hashlib.sha256(f"{__version__} {METHOD} {settings!r} {dict(plan)!r} {windows.shape}".encode())
         self.chain.update(np.ascontiguousarray(windows).tobytes())
 
-    def enter(self, ops: Sequence[Op], weights: Mapping[str, NDArray[np.float32]]) -> None:
-        """Come to the next block: its operations, and the float32 weights they read."""
+    def enter(
+        self, ops: Sequence[Op], weights: Mapping[str, NDArray[np.float32]], tables: Sequence[NDArray[np.int8]] = ()
+    ) -> None:
+        """Come to the next block: its operations, the float32 weights they read, and codes that were fitted before."""
         # A model's config comes with its weights; whether results are clipped is chosen.
         if clips := [op for op in ops if op.kind == "clip"]:
             self.chain.update(repr(clips).encode())
+        for codes in tables:
+            self.chain.update(np.ascontiguousarray(codes).data)
         for name, weight in weights.items():
             self.chain.update(f"{name} {weight.shape}".encode())
             self.chain.update(np.ascontiguousarray(weight).data)

@@ -60,6 +60,11 @@ class Builder:
         self.op("rotate", (buffer,), target or buffer, width, dim=block)
         return target or buffer
 
+    @property
+    def table(self) -> bool:
+        """Whether the embedding and the head are stored rotated."""
+        return self._chosen.table
+
     def turn(self, buffer: str) -> None:
         """Into the basis of the residual stream where that is rotated, or out of it: H is its own inverse."""
         if self.stream:

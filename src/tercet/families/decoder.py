@@ -22,6 +22,7 @@ from tercet.families.settings import Settings
 from tercet.families.spec import NO_ROPE, DecoderSpec
 from tercet.families.transforms import NONE, Transforms, read_transforms
 from tercet.program import Model, Original, Program, Stored, Weight
+from tercet.program.hadamard import widest_block
 
 __all__ = ["build", "decoder"]
 
@@ -85,7 +86,8 @@ class _Builder(Builder):
     def program(self) -> Program:
         spec, shape = self.spec, self.spec.shape
         embedding = self.matrix("model.embed_tokens.weight", shape.vocab, shape.width, "embedding")
-        self.op("embed", ("ids",), "x", shape.width, weight=embedding, factor=spec.embedding_factor)
+        turned = widest_block(shape.width) if self.table else 0
+        self.op("embed", ("ids",), "x", shape.width, weight=embedding, factor=spec.embedding_factor, dim=turned)
         self.turn("x")
         for layer in range(shape.layers):
             self.begin_block()
@@ -96,6 +98,8 @@ class _Builder(Builder):
             self.end_block()
         self.turn("x")
         self.normalize("x", "h", spec.final_norm)
+        if self.table:
+            self.op("rotate", ("h",), "h", shape.width, dim=turned)
         head = embedding if spec.tied else "lm_head.weight"
         self.weights.setdefault(head, Weight((shape.vocab, shape.width), "head"))
         bias = self.vector("lm_head.bias", shape.vocab) if spec.head_bias else ""

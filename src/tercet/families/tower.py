@@ -147,8 +147,9 @@ def pair(config: Settings, image: TowerSpec, text: TowerSpec, picture: Picture, 
 
 def build(spec: TowerSpec, transforms: Transforms = NONE) -> Program:
     """The operations of a tower, in order, and the tensors they read. Raises ModelError as that of decoders."""
-    if transforms.stream:
-        raise ModelError("config.json: tercet: stream is set, but a tower's residual stream cannot be rotated")
+    for word in ("stream", "table"):
+        if getattr(transforms, word):
+            raise ModelError(f"config.json: tercet: {word} is set, but a tower's cannot be rotated")
     return _Builder(spec, transforms).program()
 
 

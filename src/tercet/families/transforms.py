@@ -5,10 +5,13 @@
     stream   true: the residual stream holds x H, and attention's values v H per head (`tercet.program.folding`); then
              `rotate` is about the last linear of each MLP alone, the only one whose input is not rotated already, and
              true for a block of the whole width where there is such a matrix
+    table    true: rows of the embedding and of the head are stored as E H, in one block of the whole width where there
+             is such a matrix: rows are rotated back behind the look-up, and what the head reads is rotated
     clip     y -> min(max(y, -limit), limit) after each, its bias added: the layer of Crulis et al.
     blocks   [first, end): the transformer blocks that have them; all by default
 
-The head and the embedding never have them. A model of several parts has an object of these for each part, by its name.
+But for `table`, head and embedding never have them. A model of several parts has an object of these for each part, by
+its name.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ class Transforms:
         rotate: columns of a block of the rotation; 0: as many as the width allows; None: not rotated.
         clip: limit of the results; None: not clipped.
         stream: whether the residual stream is rotated, in all blocks.
+        table: whether embedding and head are.
     """
 
     rotate: int | None = None
@@ -42,6 +46,7 @@ class Transforms:
     first: int = 0
     end: int = 0
     stream: bool = False
+    table: bool = False
 
 
 NONE = Transforms()
@@ -59,7 +64,7 @@ def read_transforms(config: Settings, layers: int, part: str = "") -> Transforms
         if unknown := sorted(str(key)[:40] for key in given.keys() - PARTS):
             raise Settings(given, {}, where).error(unknown[0], "absent: the model has no such part")
         given, where = Settings(given, {}, where).part(part), f"{where}: {part}"
-    if unknown := sorted(str(key)[:40] for key in given.keys() - {"rotate", "stream", "clip", "blocks"}):
+    if unknown := sorted(str(key)[:40] for key in given.keys() - {"rotate", "stream", "table", "clip", "blocks"}):
         raise Settings(given, {}, where).error(unknown[0], "absent: it is not known here")
     own = Settings(given, {}, where)
     first, end = 0, layers
@@ -71,10 +76,10 @@ def read_transforms(config: Settings, layers: int, part: str = "") -> Transforms
         first = named.integer("0", 0, layers - 1)
         end = named.integer("1", first + 1, layers)
     clip = None if own.raw("clip") is None else own.number("clip", 1e-6, 1e6)
-    stream = own.raw("stream") is not None and own.flag("stream")
+    stream, table = (own.raw(word) is not None and own.flag(word) for word in ("stream", "table"))
     if stream and clip is not None:
         raise own.error("clip", "absent where the residual stream is rotated: the limit is of what is not")
-    return Transforms(_rotate(own), clip, first, end, stream)
+    return Transforms(_rotate(own), clip, first, end, stream, table)
 
 
 def transformed(config: Mapping[str, Any], model: Model, part: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,11 +85,10 @@ def counted(program: Program, rows: Tensor) -> Tensor | slice:
 
 
 def _embed(program: Program, op: Op, ids: Tensor, weight: Tensor, given: Tensor | None) -> Tensor:
-    if given is None:
-        return F.embedding(ids, weight) * op.factor
     beyond = ids >= program.vocab_size
-    y = F.embedding(ids.masked_fill(beyond, 0), weight) * op.factor
-    return y.index_put((beyond,), given[ids[beyond] - program.vocab_size].to(y.dtype))
+    y = F.embedding(ids if given is None else ids.masked_fill(beyond, 0), weight) * op.factor
+    y = rotate(y, op.dim) if op.dim else y
+    return y if given is None else y.index_put((beyond,), given[ids[beyond] - program.vocab_size].to(y.dtype))
 
 
 def _end_of_text(op: Op, ids: Tensor) -> Tensor:

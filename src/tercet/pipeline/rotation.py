@@ -40,16 +40,17 @@ class RotatedSource(Source):
         return _RotatedTensors(tensors, self.model.rotations)
 
 
-def rotated_source(source: Source, rotate: Rotate = True) -> RotatedSource:
+def rotated_source(source: Source, rotate: Rotate = True, *, table: bool = True) -> RotatedSource:
     """The same model, rotated in blocks as large as the widths allow. Raises ModelError as families do.
 
     Args:
         rotate: true: folded into the weights as far as that goes; "inputs": every linear's input at run time.
+        table: a language model's embedding and head too.
     """
     config, foldings = source.config, []
     for part, program in source.model.parts.items():
         found = None if rotate == "inputs" else folding(program)
-        words: dict[str, object] = {"rotate": True}
+        words: dict[str, object] = {"rotate": True, **({"table": True} if table and program.gives == "logits" else {})}
         if found is not None:
             foldings.append(found)
             words["stream"] = True

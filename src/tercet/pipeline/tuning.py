@@ -150,7 +150,9 @@ def _opened(source: str | sources.Source, folder: str | Path, out: Path) -> tupl
     if checked_target(out).resolve() == packed.folder.resolve():
         raise TercetError(f"{out} is the folder to tune, which is left as it is; choose another one to write")
     words = packed.config["model"].get("tercet", {})
-    return packed, rotated_source(origin, words.get("stream") or "inputs") if words.get("rotate") else origin
+    if not words.get("rotate"):
+        return packed, origin
+    return packed, rotated_source(origin, words.get("stream") or "inputs", table=bool(words.get("table")))
 
 
 def _check(packed: Artifact, origin: sources.Source) -> None:

@@ -68,8 +68,9 @@ def steps(
     for op in program.ops:
         inputs = tuple(buffers[name] for name in op.inputs)
         if op.kind == "embed" and given is not None:
-            table = tensors[op.weight][: program.vocab_size] * np.float32(op.factor)
-            result = np.concatenate([table, given])[first]
+            beyond = first >= program.vocab_size
+            result = _run(op, (np.where(beyond, 0, first),), tensors, program.ropes)
+            result[beyond] = given[first[beyond] - program.vocab_size]
         else:
             result = _run(op, inputs, tensors, program.ropes)  # type: ignore[arg-type]
         yield op, inputs, result  # type: ignore[misc]
@@ -103,6 +104,7 @@ def _run(op: Op, inputs: tuple[Floats, ...], tensors: Mapping[str, Floats], rope
     match op.kind:
         case "embed":
             y = tensors[op.weight][x] * np.float32(op.factor)
+            y = rotated(y, op.dim) if op.dim else y
         case "rmsnorm" | "layernorm":
             y = _norm(op, x, tensors[op.weight], tensors[op.bias] if op.bias else np.float32(0))
         case "linear":

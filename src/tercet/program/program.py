@@ -3,7 +3,7 @@
 A family (`tercet.families`) turns a transformers config into a `Program`. The C++ engine compiles it once; the numpy
 interpreter (`tercet.program.interpreter`) is the reference that tests and `verify` compare it with.
 
-    embed      ids -> x                     weight, factor
+    embed      ids -> x                     weight, factor, dim          rotated back per `dim` columns, where not 0
     rmsnorm    x -> y                       weight, eps, dim, offset     y = x/rms*(weight + offset), per `dim` columns
     layernorm  x -> y                       weight, bias, eps, dim
     linear     x -> y                       weight, bias
@@ -19,8 +19,8 @@ A buffer holds one row of float32 for each token. Norms, rope, position, add, cl
 the others never do.
 A decoder's first operation, embed, reads the buffer "ids", the last one writes "logits". An id at or beyond the
 vocabulary names a given row: one from elsewhere, such as an image part made of a picture, that embed puts there as it
-is, without `factor`. The interpreter and torch take a table of given rows, whose first has the id `vocab_size`; the
-engine gives each picture a range of ids of its own.
+is, without `factor` and not rotated. The interpreter and torch take a table of given rows, whose first has the id
+`vocab_size`; the engine gives each picture a range of ids of its own.
 
 Towers, which turn a whole picture or text into one row (CLIP, SigLIP) or into many, have five more:
 
@@ -73,7 +73,8 @@ class Op:
 
     Attributes:
         weight, bias: full tensor names, such as "model.layers.0.mlp.up_proj.weight"; "" where there is none.
-        dim: columns a norm runs over (the head size for q/k norms, else the width), or a rotation's block.
+        dim: columns a norm runs over (the head size for q/k norms, else the width), or a rotation's block; an
+            embedding's, where its rows are stored rotated.
         offset: added to an RMSNorm's stored weight (Gemma stores weight - 1).
         factor: the embedding's multiplier, or attention's multiplier of q.k.
         window: keys a token sees, itself included; 0 means all before it.
@@ -168,16 +169,24 @@ class Program:
         return self.ops[-1].output
 
     @property
+    def last_norm(self) -> Op:
+        """The norm in front of a language model's head."""
+        return next(op for op in reversed(self.ops) if op.kind in ("rmsnorm", "layernorm"))
+
+    @property
     def linears(self) -> list[str]:
         """Names of the matrices that may be ternary."""
         return [name for name, weight in self.weights.items() if weight.role == "linear"]
 
     @property
     def rotations(self) -> dict[str, int]:
-        """Columns of a block of the rotation, for each matrix whose input is rotated: what is stored is W H."""
+        """Columns of a block of the rotation, for each matrix whose input is rotated, or whose rows are rotated back
+        when they are looked up: what is stored is W H."""
         found: dict[str, int] = {}
         turned: dict[str, int] = {}  # buffers that hold H x now
         for op in self.ops:
+            if op.kind == "embed" and op.dim:
+                found[op.weight] = op.dim
             if op.kind == "linear" and op.inputs[0] in turned:
                 found[op.weight] = turned[op.inputs[0]]
             turned.pop(op.output, None)
