@@ -1,4 +1,4 @@
-"""What one training step of SmolLM2-135M costs: forward, backward and optimizer, as the recipe smollm2-quick has them.
+"""What one training step of SmolLM2-135M costs: forward, backward and optimizer, as the recipe quick has them.
 
     python benchmarks/step.py [--rounds N] [--steps N] [NAME=PYTHON[:SCRIPT] ...]
 
@@ -26,7 +26,7 @@ from typing import Any
 
 CONTEXT = 256
 BATCHES = (2, 8)
-RECIPE = "smollm2-quick"
+RECIPE = "quick"
 
 
 def task(recipe: Any) -> Any:

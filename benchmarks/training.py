@@ -39,7 +39,7 @@ CONTEXT = 256
 BATCHES = (2, 8)
 BLOCKS = 2  # of the block-wise stage, which then is the same for every further block
 STAGES = ("plain", "qat", "distil", "blockwise")
-RECIPE = "smollm2-quick"
+RECIPE = "quick"
 
 
 def student(source: sources.Source, activations: Activations) -> ProgramModule:

@@ -93,12 +93,18 @@ def test_lines_of_novels() -> None:
 
 
 def test_source_code_is_read_whole_and_bundles_are_not(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    long = "int main() { return 0; }\n" * 100
+    long = "int main() { return 0; } " * 100
     file = downloads / "networkx-3.5-py3-none-any.whl"
     members = {"networkx/a.py": long, "networkx/tests/b.py": long, "networkx/short.py": "x", "networkx/c.min.js": long}
     monkeypatch.setattr(technical, "SHA256", wheel(file, members))
     monkeypatch.setattr(technical, "NPM", {})
     assert list(technical.documents()) == [("networkx/a.py", long.strip())]
+    again = "x = 1  # another paragraph, with more to say than the first\n" * 30
+    members = {"networkx/a.py": long, "networkx/b.py": f"{long}\n\n{again}", "networkx/c.py": long}
+    monkeypatch.setattr(technical, "SHA256", wheel(file, members))
+    found = list(technical.documents())
+    assert [title for title, _ in found] == ["networkx/a.py", "networkx/b.py"]
+    assert "int main" not in found[1][1]  # a paragraph is in one document only
 
 
 @given(st.text(max_size=30))
@@ -114,6 +120,7 @@ def test_kinds_are_fetched_once_and_share_nothing(tmp_path: Path, monkeypatch: p
     names = [f"document {kind} {index}" for kind in kinds.MADE for index in range(60)]
     made = {kind: (lambda kind=kind: [(name, name) for name in names if f" {kind} " in name]) for kind in kinds.MADE}
     monkeypatch.setattr(kinds, "MADE", made)
+    monkeypatch.setattr(narrative, "split", split_of)
     found = {split: default_texts(split) for split in ("train", "validation", "test")}
     everything: list[str] = []
     for split, texts in found.items():

@@ -2,7 +2,7 @@
 
     python killed_training.py FOLDER KILLS SEED tiny|hour
 
-What is trained is the tiny task, or a short copy of the recipe smollm2-hour: fewer steps, on one block of SmolLM2.
+What is trained is the tiny task, or a short copy of the recipe hour: fewer steps, on one block of SmolLM2.
 
 Half of the kills come inside a save, at a random one of its system calls; the others somewhere in a random forward or
 backward pass, update, or line of the journal. The parent only forks, so each child begins as a fresh process would.
@@ -81,7 +81,7 @@ def tiny_run(folder: Path, steps: int, mortal: Mortal) -> None:
 
 def hour_run(folder: Path, steps: int, mortal: Mortal) -> None:
     """Calibration left out: its blocks are rounded, which is a start like another."""
-    source, recipe = sources.resolve(str(folder.parent / "source")), Recipe.load("smollm2-hour")
+    source, recipe = sources.resolve(str(folder.parent / "source")), Recipe.load("hour")
     assert recipe.distil is not None
     assert recipe.train is not None
     short = {"steps": steps, "context": 32, "checkpoint_every": 3}

@@ -28,7 +28,7 @@ SOURCE = "smollm2"
 EVALUATE = Evaluate(tokens=4096, context=512)
 PROMPT = "The Moon is"
 SAMPLED = ("int8", "ternary, calibrated")
-BEST = "smollm2-quick"  # the recipe of the best model trained so far; its description says how good
+BEST = "quick"  # the recipe of the best model trained so far; its description says how good
 BINARY_TOKENS = 16384  # fewer than the ternary model's, so that the whole demo stays within its 15 minutes
 
 

@@ -2,9 +2,10 @@
 
     matrix -> the first rule that matches -> quantizer (or keep), group size, stored format
 
-Matrices of role embedding or head that no rule matches become int8 (with row scales where the group does not divide
-their width), tables of positions float16; a linear that none matches is an error, and so is a rule that never decides
-anything. Vectors (norms, biases) stay float32 and are not planned.
+Matrices of role embedding or head that no rule matches become int4 in a language model whose tables are fitted, int8
+elsewhere (with row scales where the group does not divide their width), tables of positions float16; a linear that none
+matches is an error, and so is a rule that never decides anything. Vectors (norms, biases) stay float32 and are not
+planned.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ UNRULED = {  # what no rule matches
     "head": Rule(keep="int8"),
     "position": Rule(keep="float16"),
 }
+TABLE = Rule(role=("embedding", "head"), keep="int4")
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,20 @@ class Planned:
     format: str
 
 
-def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, model: Model) -> dict[str, Planned]:
-    """What becomes of each matrix of the model, in its order. Raises RecipeError where rules and model do not fit."""
+def plan(
+    rules: Sequence[Rule], group: Group, format: TernaryFormat, model: Model, *, fitted: bool = False
+) -> dict[str, Planned]:
+    """What becomes of each matrix of the model, in its order. Raises RecipeError where rules and model do not fit.
+
+    Args:
+        fitted: whether 4-bit tables are fitted to what calibration reads (`tercet.calibrate.tables`).
+    """
     chosen = _choose(rules, model)
+    if fitted and model.kind == "text" and any(rule.quantizer for rule in chosen.values()):
+        chosen = {
+            name: TABLE if rule in (UNRULED["embedding"], UNRULED["head"]) and rule not in rules else rule
+            for name, rule in chosen.items()
+        }
     formats = {name: _format(name, rule, format) for name, rule in chosen.items()}
     widths = {name: model.weights[name].shape[1] for name in chosen}
     if group == "auto":
@@ -65,8 +78,8 @@ def plan(rules: Sequence[Rule], group: Group, format: TernaryFormat, model: Mode
     for name, rule in chosen.items():
         size = (rule.quantizer.group_size if rule.quantizer else None) or group
         quantizer = rule.quantizer.model_copy(update={"group_size": size}) if rule.quantizer else None
-        if rule not in rules and size != "row" and widths[name] % int(size):
-            size = "row"
+        if rule not in rules and (size in ("row", "tensor") or widths[name] % int(size)):
+            rule, size = UNRULED[model.weights[name].role], "row"
         if rule.keep in ("float16", "float32") or size in ("row", "tensor"):
             planned[name] = Planned(quantizer, rule.keep, widths[name], formats[name])
             continue

@@ -103,7 +103,9 @@ class Recipe(Settings, frozen=True):
         _refuse_unread(self, model.kind)
         if isinstance(self.distil, Distil):
             _refuse_beyond(self.distil, model.text)
-        return plan(self.rules, self.group_size, self.format, model)
+        # Four bits are enough for a table that is rotated and fitted; of one that is not they cost a tenth.
+        fitted = self.calibrate is not None and self.rotate is not False
+        return plan(self.rules, self.group_size, self.format, model, fitted=fitted)
 
 
 UNREAD = {  # settings that mean nothing to an image-text model, which reads pictures and captions, each whole

@@ -19,7 +19,7 @@ from tercet.sources import cache
 __all__ = ["KINDS", "default_texts", "split_of"]
 
 Document = tuple[str, str]
-VERSION = 1
+VERSION = 2
 ENCYCLOPEDIA = "encyclopedia"
 MADE: dict[str, Callable[[], Iterable[Document]]] = {
     "technical": technical.documents,
@@ -61,7 +61,7 @@ def _make(folder: Path) -> None:
     parts: dict[str, list[str]] = {f"{kind}-{split}": [] for kind in KINDS[1:] for split in SPLITS}
     for kind, documents in MADE.items():
         for title, text in documents():
-            split = narrative.SPLIT_OF_WORK.get(title.partition(", ")[0]) or split_of(title)
+            split = narrative.split(title) if kind == "narrative" else split_of(title)
             other = respaced.respaced(title, text)
             parts[f"{kind if other is None else RESPACED}-{split}"].append(text if other is None else other)
     for name, texts in parts.items():

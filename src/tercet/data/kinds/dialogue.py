@@ -32,10 +32,9 @@ def documents() -> Iterator[tuple[str, str]]:
         except (KeyError, TypeError, UnicodeDecodeError, yaml.YAMLError):
             raise FormatError(f"{path}: not the list of conversations that was expected; get it again") from None
         for turns in talks:
-            text = "\n".join(f"{SPEAKERS[index % 2]}: {turn}" for index, turn in enumerate(turns))
-            if text not in seen:
-                seen.add(text)
-                yield turns[0], text
+            if turns[-1] not in seen:  # an answer that comes again would be in two splits
+                seen.add(turns[-1])
+                yield turns[0], "\n".join(f"{SPEAKERS[index % 2]}: {turn}" for index, turn in enumerate(turns))
 
 
 def _wanted(path: str) -> bool:

