@@ -178,6 +178,7 @@ def test_windows_of_a_mixture() -> None:
     some = drawn(cuts, 40, seed=3)
     assert np.array_equal(some, drawn(cuts, 40, seed=3))
     assert sorted(some[:, 0].tolist()) == [ord("x")] * 4 + [ord("y")] * 4
+    assert sorted(drawn(cuts, 60, seed=3)[:, 0].tolist()) == [ord("x")] * 7 + [ord("y")] * 5  # all there is of one
     with pytest.raises(TercetError, match="no kind of it fills a window"):
         cut(text, lambda content: [1] * len(content), 50)
 

@@ -78,7 +78,12 @@ class Making:
 
 def making(source: Source, recipe: Recipe) -> Making:
     """Raises at once what a later stage would raise after the work before it: RecipeError, ModelError, FormatError."""
-    origin = rotated_source(source, recipe.rotate) if recipe.rotate else source
+    origin = source
+    if recipe.rotate:
+        roles = {name: weight.role for name, weight in source.model.weights.items()}
+        planned = recipe.plan(source.model).items()
+        four_bits = any(plan.keep == "int4" and roles[name] in ("embedding", "head") for name, plan in planned)
+        origin = rotated_source(source, recipe.rotate, table=four_bits)
     made = Making(origin, recipe, recipe.plan(origin.model))
     _ = made.student
     source.check()
