@@ -44,7 +44,7 @@ def test_it_learns_the_text_and_stays_ternary(source: Path, packed: Path, text: 
             assert np.array_equal(old, new), name  # norms are frozen
 
 
-@pytest.mark.parametrize("rotate", [True, "inputs"])
+@pytest.mark.parametrize("rotate", [True, "folded"])
 def test_a_rotated_folder_is_tuned_in_its_own_basis(source: Path, text: Path, tmp_path: Path, rotate: Rotate) -> None:
     recipe = Recipe.parse({"rules": [{"quantizer": "learned"}], "rotate": rotate, "calibrate": {"text": str(text)}})
     quantize(str(source), tmp_path / "rotated", recipe, Data(examine=False))

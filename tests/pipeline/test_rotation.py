@@ -35,7 +35,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sources.Source:
     return sources.resolve(str(tiny.save_folder(tmp_path / "source")))
 
 
-@pytest.mark.parametrize("rotate", [True, "inputs"])
+@pytest.mark.parametrize("rotate", [True, "folded"])
 def test_a_rotated_source_is_the_same_function_of_other_weights(source: sources.Source, rotate: Rotate) -> None:
     turned = rotated_source(source, rotate)
     module = ProgramModule(turned.model, turned.tensors())
@@ -44,7 +44,7 @@ def test_a_rotated_source_is_the_same_function_of_other_weights(source: sources.
 
 
 def test_every_input_may_be_rotated_at_run_time(source: sources.Source) -> None:
-    turned = rotated_source(source, "inputs", table=False)
+    turned = rotated_source(source, table=False)
     rotations = families.model(turned.config).rotations
     assert rotations == {
         name: source.model.weights[name].shape[1] & -source.model.weights[name].shape[1]
@@ -60,7 +60,7 @@ def test_every_input_may_be_rotated_at_run_time(source: sources.Source) -> None:
             assert np.array_equal(turned.tensors()[name], tensor), name
 
 
-@pytest.mark.parametrize("rotate", [True, "inputs"])
+@pytest.mark.parametrize("rotate", [True, "folded"])
 def test_a_rotated_recipe_goes_the_whole_way(source: sources.Source, tmp_path: Path, rotate: Rotate) -> None:
     text = tmp_path / "text.txt"
     text.write_text(tiny.TEXT * 40, encoding="utf-8")
@@ -76,7 +76,7 @@ def test_a_rotated_recipe_goes_the_whole_way(source: sources.Source, tmp_path: P
     calibrated = quantize(source, tmp_path / "a", plain, data)
     distilled = quantize(source, tmp_path / "b", Recipe.parse(fields), data)
     for report in (calibrated, distilled):
-        words = {"rotate": True, "table": True} | ({} if rotate == "inputs" else {"stream": True})
+        words = {"rotate": True, "table": True} | ({"stream": True} if rotate == "folded" else {})
         assert Artifact.open(report.folder).config["model"]["tercet"] == words
         assert verify(report.folder).ok
     ids = tiny.ids(32, seed=3)

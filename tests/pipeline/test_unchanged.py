@@ -47,7 +47,7 @@ TRAIN = {"steps": 4, "batch": 2, "precision": "float32", "scale_lr": 2e-3, "norm
 DECODER: dict[str, Any] = {"group_size": 32, "calibrate": {"tokens": 512, "context": 32}, "distil": {"kl": 1}}
 CASES: dict[str, dict[str, Any]] = {
     "decoder": {**DECODER, "train": {**TRAIN, "context": 6, "lr": 0.015, "seed": 8}},
-    "rotated": {**DECODER, "train": {**TRAIN, "context": 6, "lr": 0.015, "seed": 11}, "rotate": "inputs"},
+    "rotated": {**DECODER, "train": {**TRAIN, "context": 6, "lr": 0.015, "seed": 11}, "rotate": True},
     "clip": {
         "group_size": "row",
         "calibrate": {"tokens": 512},

@@ -42,8 +42,8 @@ def evenly(cuts: Mapping[str, Windows], tokens: int) -> Windows:
 
 
 def drawn(cuts: Mapping[str, Windows], tokens: int, seed: int) -> Windows:
-    """At most `tokens` tokens, drawn from all over each kind and mixed: half of the first, which is the broadest and the
-    hardest to keep, the others in equal shares."""
+    """At most `tokens` tokens, drawn from all over each kind and mixed: half of the first, which is the broadest and
+    the hardest to keep, the others in equal shares."""
     rng = np.random.default_rng(seed)
     wanted = _count(cuts, tokens)
     first, *others = (len(each) for each in cuts.values())

@@ -1,8 +1,8 @@
 """A source whose linears read rotated inputs (`rotate` in a recipe): matrices and activations have fewer outliers.
 
-Of a linear W H is calibrated, trained and stored, and it reads H x: the same function. Where the family allows it the
-rotations are folded into the weights (`tercet.program.folding`), and only the inputs of the MLPs' last linears are
-rotated at run time, behind the nonlinearity; elsewhere all inputs are. The rest of the pipeline treats such a source
+Of a linear W H is calibrated, trained and stored, and it reads H x: the same function. All inputs are rotated at run
+time; or, folded into the weights where the family allows it (`tercet.program.folding`), those of the MLPs' last linears
+alone, behind the nonlinearity. The rest of the pipeline treats such a source
 like any other; config.json of the packed folder says that it is rotated (`model.tercet`).
 """
 
@@ -44,12 +44,12 @@ def rotated_source(source: Source, rotate: Rotate = True, *, table: bool = True)
     """The same model, rotated in blocks as large as the widths allow. Raises ModelError as families do.
 
     Args:
-        rotate: true: folded into the weights as far as that goes; "inputs": every linear's input at run time.
+        rotate: true: every linear's input at run time; "folded": folded into the weights as far as that goes.
         table: a language model's embedding and head too.
     """
     config, foldings = source.config, []
     for part, program in source.model.parts.items():
-        found = None if rotate == "inputs" else folding(program)
+        found = folding(program) if rotate == "folded" else None
         words: dict[str, object] = {"rotate": True, **({"table": True} if table and program.gives == "logits" else {})}
         if found is not None:
             foldings.append(found)

@@ -152,7 +152,7 @@ def _opened(source: str | sources.Source, folder: str | Path, out: Path) -> tupl
     words = packed.config["model"].get("tercet", {})
     if not words.get("rotate"):
         return packed, origin
-    return packed, rotated_source(origin, words.get("stream") or "inputs", table=bool(words.get("table")))
+    return packed, rotated_source(origin, "folded" if words.get("stream") else True, table=bool(words.get("table")))
 
 
 def _check(packed: Artifact, origin: sources.Source) -> None:

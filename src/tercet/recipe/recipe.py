@@ -34,7 +34,7 @@ class Recipe(Settings, frozen=True):
         group_size: input columns that share a scale, wherever a quantizer does not say it itself: 128, 64, 32, "row",
             or "auto": the largest of these that divides every width it is for.
         rotate: whether inputs of the blocks' linears are rotated (`tercet.program.hadamard`), and their weights to
-            match: true, folded into the weights as far as that goes; "inputs", every input at run time.
+            match: true, at run time; "folded", folded into the weights as far as the family allows it, which is worse.
         format: how ternary codes are stored where a rule does not say it. Binary ones are stored as b1.
         calibrate: None for plain rounding.
         distil, train: what the calibrated (or rounded) model learns, and how; both or neither. `distil` with

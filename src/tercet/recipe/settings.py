@@ -33,7 +33,7 @@ Divergence = Literal["forward", "reverse", "cakld", "eakld"]
 Activations = Literal["a16", "a8", "a4", "ternary"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Optimizer = Literal["adamw", "sgd"]
-Rotate = bool | Literal["inputs"]
+Rotate = bool | Literal["folded"]
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
