@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tercet import families
 from tercet.errors import RecipeError
 from tercet.program import Model, Op, Program, Weight
-from tercet.quantizers import BinaryConfig, KMeansConfig, L2Config
+from tercet.quantizers import BinaryConfig, KMeansConfig, L2Config, LearnedConfig
 from tercet.recipe import Planned, Recipe, names
 
 LINEARS = ("self_attn.q_proj", "mlp.up_proj", "mlp.down_proj")
@@ -85,7 +85,7 @@ def test_the_default_recipe() -> None:
     assert (default.calibrate.tokens, default.calibrate.sweeps, default.calibrate.text) == (40960, 2, "default")
     assert Recipe.load("w1.58-rounded").calibrate is None
     up = "model.layers.0.mlp.up_proj.weight"
-    assert default.plan(decoder())[up] == Planned(L2Config(group_size=64), None, 64, "t2")
+    assert default.plan(decoder())[up] == Planned(LearnedConfig(group_size=64), None, 64, "t2")
     assert Recipe.load("w1-binary").plan(decoder())[up] == Planned(BinaryConfig(group_size=64), None, 64, "b1")
 
 
