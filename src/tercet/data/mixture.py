@@ -1,4 +1,4 @@
-"""Windows of a text of several kinds: each kind is cut by itself, and has its share of what is read."""
+"""Windows of a text of several kinds: each kind is cut by itself, and all have equal shares of what is read."""
 
 from __future__ import annotations
 
@@ -42,13 +42,9 @@ def evenly(cuts: Mapping[str, Windows], tokens: int) -> Windows:
 
 
 def drawn(cuts: Mapping[str, Windows], tokens: int, seed: int) -> Windows:
-    """At most `tokens` tokens, drawn from all over each kind and mixed: half of the first, which is the broadest and
-    the hardest to keep, the others in equal shares."""
+    """At most `tokens` tokens, in equal shares of the kinds, drawn from all over each; several kinds are mixed."""
     rng = np.random.default_rng(seed)
-    wanted = _count(cuts, tokens)
-    first, *others = (len(each) for each in cuts.values())
-    rest = shares(others, wanted - min(first, -(-wanted // 2)))
-    counts = [min(first, wanted - sum(rest)), *rest]
+    counts = shares([len(each) for each in cuts.values()], _count(cuts, tokens))
     taken = [
         each[np.sort(rng.permutation(len(each))[:count])] for each, count in zip(cuts.values(), counts, strict=True)
     ]
