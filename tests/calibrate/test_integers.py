@@ -78,6 +78,10 @@ def test_tables_are_fitted_to_what_the_head_reads(family: str) -> None:
     damped = wanted + (LOOKED_UP if head == embedding else READ) * torch.eye(len(wanted))
     plain = IntTensor.quantize(tensors[head], 4, 32)
     assert error(found[head], tensors[head], damped) < 0.9 * error(plain, tensors[head], damped)
+    for name in (embedding, program.linears[3]):
+        broken = {**tensors, name: np.full_like(tensors[name], np.nan)}
+        with pytest.raises(QuantizeError, match=f"{name}: weight has values that are not finite"):
+            fitted_tables(program, broken, plan, windows)
     kept = Recipe.parse(
         {
             "rules": [{"role": ["embedding", "head"], "keep": "int8"}, {"match": "*", "quantizer": "l2"}],

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.calibrate.integers import fitted_integers
+from tercet.calibrate.keep import refuse_not_finite
 from tercet.errors import QuantizeError
 from tercet.modules.ops import Buffers, run
 from tercet.program import Program
@@ -58,8 +59,10 @@ def fitted_tables(
 
 
 def _fitted(name: str, tensor: NDArray[np.float32], group: int, hessian: Tensor | None) -> IntTensor:
+    weight = np.array(tensor, np.float32)
+    refuse_not_finite({name: weight})
     try:
-        return fitted_integers(np.array(tensor, np.float32), group, hessian)
+        return fitted_integers(weight, group, hessian)
     except QuantizeError as error:
         raise QuantizeError(f"{name}: {error}") from None
 
@@ -71,7 +74,9 @@ def _moments(program: Program, tensors: Mapping[str, NDArray[np.float32]], windo
     streams: list[Buffers] = [{program.reads: rows} for rows in chunks]
     *ops, head = program.ops
     for index, op in enumerate(ops):
-        weights = {name: torch.from_numpy(np.array(tensors[name], np.float32)) for name in (op.weight, op.bias) if name}
+        read = {name: np.array(tensors[name], np.float32) for name in (op.weight, op.bias) if name}
+        refuse_not_finite(read)
+        weights = {name: torch.from_numpy(tensor) for name, tensor in read.items()}
         needed = live([*ops[index + 1 :], head])
         for buffers in streams:
             run(program, op, buffers, weights)
@@ -79,4 +84,6 @@ def _moments(program: Program, tensors: Mapping[str, NDArray[np.float32]], windo
                 del buffers[name]
     rows = torch.cat([buffers[head.inputs[0]].flatten(0, -2) for buffers in streams])
     moments = rows.T @ rows
+    if not moments.isfinite().all():
+        raise QuantizeError("the original's own results are not finite on this text; mend the model first")
     return moments / moments.diagonal().mean().clamp_min(1e-12)
