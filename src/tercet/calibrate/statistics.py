@@ -16,6 +16,7 @@ both parts are summed as one matrix, of the output's height: C would be larger (
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ class Statistics:
         self._upper = torch.zeros(width, width)
         self._inputs = torch.zeros(width, width)
         self._wanted: dict[str, Tensor] = {}
+        self._factors: dict[float, Tensor] = {}
 
     def add(self, quantized: Tensor, original: Tensor, residuals: Mapping[str, Tensor]) -> None:
         """Count a chunk.
@@ -60,10 +62,16 @@ class Statistics:
         if len(residuals) < len(self.weights):
             self._inputs.addmm_(apart.T, x)
 
-    @property
+    @cached_property
     def hessian(self) -> Tensor:
-        """float32[in, in]."""
+        """float32[in, in]; asked for when all is counted."""
         return self._upper.triu() + self._upper.triu(1).T
+
+    def _factor(self, damping: float) -> Tensor:
+        """Of the damped Hessian, by Cholesky; once for all linears."""
+        if damping not in self._factors:
+            self._factors[damping] = torch.linalg.cholesky(damped(self.hessian, damping))
+        return self._factors[damping]
 
     def wanted(self, name: str) -> Tensor:
         """(inputs * W C + residual * R) of the linear `name`, float32[out, in]."""
@@ -71,8 +79,7 @@ class Statistics:
 
     def corrected(self, name: str, damping: float = DAMPING) -> Tensor:
         """W' of the linear `name`, float32[out, in]."""
-        factor = torch.linalg.cholesky(damped(self.hessian, damping))
-        return self.weights[name] + torch.cholesky_solve(self.wanted(name).T, factor).T
+        return self.weights[name] + torch.cholesky_solve(self.wanted(name).T, self._factor(damping)).T
 
     def chosen(self, name: str, unseen: Statistics) -> Tensor:
         """As `corrected`, but `unseen`, of tokens that these sums are not made of, chooses the damping and how far the
