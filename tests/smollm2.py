@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from tercet import sources
+from tercet import families, sources
 from tercet.artifact import Artifact
 from tercet.packing import PackedTensor, unpack
+from tercet.program.hadamard import rotated
 from tercet.tensor import IntTensor, TernaryTensor
 
 __all__ = ["dequantized", "text", "truncated"]
@@ -42,12 +43,13 @@ def truncated(source: sources.Source, folder: Path, blocks: int) -> Path:
 
 
 def dequantized(source: sources.Source, folder: Path) -> torch.nn.Module:
-    """The source's torch model with the weights of a packed folder."""
-    model = source.pretrained()
-    state = {}
-    for name, tensor in Artifact.open(folder).tensors.items():
+    """The source's torch model with the weights of a packed folder, rotated back where they are stored rotated."""
+    model, packed, state = source.pretrained(), Artifact.open(folder), {}
+    blocks = families.model(packed.config["model"]).rotations
+    for name, tensor in packed.tensors.items():
         loose = unpack(tensor) if isinstance(tensor, PackedTensor) else tensor
         values = loose.dequantize() if isinstance(loose, TernaryTensor | IntTensor) else loose
+        values = rotated(values.astype(np.float64), blocks[name]) if name in blocks else values
         state[name] = torch.from_numpy(np.array(values, np.float32))
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected

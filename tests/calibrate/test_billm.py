@@ -143,7 +143,7 @@ def test_a_whole_model() -> None:
     model = families.model(config)
     program = model.text
     windows = np.stack([tiny.ids(64, seed=seed) for seed in range(32)])
-    plan = Recipe.load("w1.58").plan(model)
+    plan = Recipe.load("w1.58").model_copy(update={"rotate": False}).plan(model)
     seen: list[tuple[int, int]] = []
     settings = Calibrate(tokens=2048, context=64, correction=0, residual=0)
     dense = billm_dense(program, tensors, plan, windows, settings, progress=lambda *done: seen.append(done))

@@ -30,8 +30,8 @@ def tensor(vector: dict[str, Any]) -> TernaryTensor | IntTensor:
     return TernaryTensor(codes, scale, given["shift_f16"] and array(given["shift_f16"], "<f2", rows, -1))
 
 
-def test_there_are_eleven() -> None:
-    assert len(VECTORS) == 11
+def test_there_are_twelve() -> None:
+    assert len(VECTORS) == 12
     assert {vector["format"] for vector in MATRICES} == {"t2", "t19", "t5", "b1", "q8", "q4"}
 
 
