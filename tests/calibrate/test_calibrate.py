@@ -21,9 +21,7 @@ def _case(family: str = "llama", recipe: str = "w1.58", **overrides: Any) -> tup
     _, config, tensors = tiny.model(family, **overrides)
     program = families.model(config).text
     windows = np.stack([tiny.ids(64, seed=seed) for seed in range(160)])
-    plain = Recipe.load(recipe).model_copy(
-        update={"rotate": False}
-    )  # tables in 8 bits depend on nothing
+    plain = Recipe.load(recipe).model_copy(update={"rotate": False})  # tables in 8 bits depend on nothing
     return program, tensors, _plan(plain, program), windows
 
 
